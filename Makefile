@@ -1,0 +1,46 @@
+# `make` lists the tasks. Each does the set-up it needs first; an up-to-date one costs a fraction of a second.
+SHELL := bash
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help setup repro verify test test-slow lint types ui serve readme lock
+
+help:  ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install the locked dependencies into .venv (all tasks do this by themselves)
+	@tools/setup.sh
+
+repro: setup  ## the main job: download, train, compare, package; only what is out of date
+	dvc repro
+
+verify: setup  ## hold the results against their claims: every digest, every model rebuilt and measured again
+	python -m pipeline.verify
+
+test: setup  ## the everyday tests
+	pytest
+
+test-slow: setup  ## the tests that take longer: set-up from nothing with each Python
+	pytest -m slow
+
+lint: setup  ## style and common faults
+	ruff check .
+	ruff format --check .
+
+types: setup  ## the type checker, strict
+	mypy
+
+ui: setup  ## MLflow's pages over all runs
+	mlflow ui --workers 1
+
+serve: setup  ## answer HTTP requests with the champion
+	bentoml serve
+
+readme: setup  ## copy the leaderboard into README.md
+	python tools/readme.py
+
+lock: setup  ## resolve the newest allowed dependencies into requirements.lock and serving/requirements.txt
+	uv pip compile --upgrade --universal --generate-hashes --no-emit-index-url --extra dev --custom-compile-command "make lock" --quiet pyproject.toml -o requirements.lock
+	uv pip compile --universal --no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet -c requirements.lock serving/requirements.in -o serving/requirements.txt

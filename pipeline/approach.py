@@ -1,0 +1,40 @@
+"""What every approach has in common: load the data, train in a tracked run, measure, draw, leave a result folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline import car_truck, figures, results, tracking
+from pipeline.devices import choose_device, keep_freed_memory
+from pipeline.evaluation import predict_logits
+from pipeline.params import Params
+from pipeline.results import Trained
+from pipeline.training import Job, checkpoint_path
+
+
+def run_approach(
+    name: str, title: str, recipe: dict[str, Any], params: Params, train: Callable[[Job], Trained], *, device: str = ""
+) -> None:
+    """Train by `train` and fill models/`name`.
+
+    Args:
+        title: the approach in a few words, for tables and pages.
+        recipe: the params it depends on, as they go into the model card and into MLflow.
+        device: overrides the param of this name.
+    """
+    keep_freed_memory()
+    dataset = car_truck.load()
+    chosen = choose_device(device or params.device)
+    recipe = recipe | {"seed": params.seed}
+    checkpoint = checkpoint_path(
+        name, recipe=recipe, dataset=dataset.digest, splits=dataset.split_digest, device=chosen.type
+    )
+    with tracking.track(name, title, recipe, dataset, params.tracking) as run:
+        trained = train(Job(dataset, params.seed, chosen, checkpoint, run.log_epoch))
+        logits = predict_logits(trained.model, dataset.images, chosen)
+        result = results.write(name, title, trained, dataset, logits, seed=params.seed, device=chosen, recipe=recipe)
+        figures.draw_all(result, trained.model.cpu(), dataset)
+        run.log_result(result)
+    checkpoint.unlink(missing_ok=True)
+    print(f"{name}: {result.metrics.summary()}")

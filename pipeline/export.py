@@ -1,0 +1,125 @@
+"""A result becomes models/champion: an ONNX file that proved to answer as PyTorch does, and its card."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.car_truck import Dataset
+from pipeline.errors import PipelineError
+from pipeline.evaluation import predict_logits
+from pipeline.files import atomic, read_json, sha256_of, write_json
+from pipeline.models import Classifier
+from pipeline.provenance import code_version
+from pipeline.results import Result
+
+SCHEMA = 1
+"""The version of the champion's card.json; serving reads this one alone."""
+
+PREPROCESSING = (
+    "Input: uint8 RGB pixels [N, 32, 32, 3]. All else (grayscale, normalisation, enlarging) is inside the model. "
+    "Serving brings an image of another size to 32x32: centred square crop, area averaging."
+)
+
+
+class Probability(nn.Module):
+    """A classifier whose answer is the probability of label 1 instead of its logit."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 `[N, 32, 32, 3]` -> float32 `[N]`, 0 to 1."""
+        return torch.sigmoid(self.classifier(images))
+
+
+def export_onnx(model: Classifier, path: Path) -> None:
+    """Write `model` as ONNX: input `images` uint8 `[N, 32, 32, 3]` with N free, output `probability` float32 `[N]`."""
+    example = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    with atomic(path) as temporary:
+        torch.onnx.export(
+            Probability(model).eval(),
+            (example,),
+            temporary,
+            input_names=["images"],
+            output_names=["probability"],
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            external_data=False,
+            verbose=False,
+        )
+
+
+def onnx_probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What ONNX Runtime answers to uint8 images `[N, 32, 32, 3]`: probabilities of label 1, float32 `[N]`."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    batches = [images[start : start + 50] for start in range(0, len(images), 50)]
+    return np.concatenate([session.run(["probability"], {"images": np.array(batch)})[0] for batch in batches])
+
+
+def prove(path: Path, result: Result, dataset: Dataset, tolerance: float) -> float:
+    """Hold ONNX Runtime's answers on the test split against PyTorch's, recorded and by the rebuilt model.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        PipelineError: a label differs, or a probability by more than `tolerance`.
+    """
+    rows = dataset.rows("test")
+    rebuilt = torch.from_numpy(predict_logits(result.model(), dataset.images[rows], torch.device("cpu")))
+    found = onnx_probabilities(path, dataset.images[rows])
+    difference, flipped = 0.0, 0
+    for expected in (result.predictions["probability"].to_numpy()[rows], torch.sigmoid(rebuilt).numpy()):
+        difference = max(difference, float(np.abs(found - expected).max()))
+        flipped = max(flipped, int(((found > 0.5) != (expected > 0.5)).sum()))
+    if flipped or difference > tolerance:
+        raise PipelineError(
+            f"{path}: ONNX Runtime's answers differ from {result.card.name}'s: {flipped} labels of {len(rows)}, "
+            f"probabilities by up to {difference:.2g} (package.tolerance = {tolerance:g})"
+        )
+    return difference
+
+
+def package(result: Result, dataset: Dataset, tolerance: float, folder: Path) -> dict[str, Any]:
+    """Export the champion into `folder` and write the card that serving reads; returns the card."""
+    with tempfile.TemporaryDirectory() as scratch:  # nothing unproved ever stands in `folder`
+        unproved = Path(scratch) / "model.onnx"
+        export_onnx(result.model(), unproved)
+        difference = prove(unproved, result, dataset, tolerance)
+        with atomic(folder / "model.onnx") as temporary:
+            temporary.write_bytes(unproved.read_bytes())
+    code = code_version()
+    run = read_json(result.folder / "run.json")
+    metrics = result.metrics
+    card = {
+        "schema": SCHEMA,
+        "name": result.card.name,
+        "title": result.card.title,
+        "class_names": result.card.class_names,
+        "preprocessing": PREPROCESSING,
+        "train_accuracy": metrics.train_accuracy,
+        "validation_accuracy": metrics.validation_accuracy,
+        "test_accuracy": metrics.test_accuracy,
+        "test_accuracy_interval": [metrics.test_accuracy_low, metrics.test_accuracy_high],
+        "test_images": int((result.predictions["split"] == "test").sum()),
+        "parity": {"largest_difference": difference, "tolerance": tolerance},
+        "dataset_digest": result.card.dataset_digest,
+        "weights_sha256": result.card.weights_sha256,
+        "commit": code.commit,
+        "code_changed": code.changed,
+        "run_id": run["run_id"],
+        "files": {"model.onnx": {"sha256": sha256_of(folder / "model.onnx")}},
+        "versions": result.card.versions | {name: version(name) for name in ("onnx", "onnxruntime")},
+    }
+    write_json(folder / "card.json", card)
+    return card

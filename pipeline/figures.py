@@ -1,0 +1,155 @@
+"""The lecture's pictures, drawn from this run's weights and answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.car_truck import Dataset
+from pipeline.files import atomic
+from pipeline.models import Classifier, LeastSquares, LectureCnn
+from pipeline.results import Result
+
+RIGHT, WRONG = "#0072b2", "#d55e00"
+"""Blue and vermilion, which colour-blind people tell apart (Okabe & Ito 2008)."""
+
+
+def draw_all(result: Result, model: Classifier, dataset: Dataset) -> None:
+    """Draw every figure that fits the model into its result folder."""
+    test = result.predictions[result.predictions["split"] == "test"]
+    figures = {"confusion": confusion(test, dataset.class_names), "results": results(test, dataset)}
+    if len(result.history):
+        figures["curves"] = curves(result.history)
+    if isinstance(model, LeastSquares):
+        figures["weights"] = least_squares_weights(model, dataset.class_names)
+    else:
+        figures["filters"] = filters(first_convolution(model), "First-layer filters after training")
+    if isinstance(model, LectureCnn):
+        for label, name in enumerate(dataset.class_names):
+            image = dataset.images[test["id"][test["label"] == label].iloc[0]]
+            figures[f"response_maps_{name}"] = response_maps(model, image, name)
+    for name, figure in figures.items():
+        save(figure, result.folder / "figures" / f"{name}.png")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=120, metadata={"Software": None})
+
+
+def first_convolution(model: nn.Module) -> Tensor:
+    """The weights `[filters, channels, H, W]` of the convolution that sees the image."""
+    return next(module.weight.detach().cpu() for module in model.modules() if isinstance(module, nn.Conv2d))
+
+
+def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
+    """A grid of filters `[filters, channels, H, W]`, 1 channel from blue to red, 3 in colour; each to its own scale."""
+    count, channels = weights.shape[:2]
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * 0.95, rows * 1.05 + 0.9), layout="constrained")
+    figure.suptitle(f"{title}\n{count} filters, {weights.shape[2]}×{weights.shape[3]}×{channels}", fontsize=12)
+    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if number >= count:
+            continue
+        kernel = weights[number].permute(1, 2, 0).numpy()
+        reach = float(np.abs(kernel).max()) or 1.0
+        if channels == 3:
+            axes.imshow(kernel / (2 * reach) + 0.5)
+        else:
+            axes.imshow(kernel[..., 0], cmap="RdBu_r", vmin=-reach, vmax=reach)
+        axes.set_title(str(number + 1), fontsize=7, pad=2)
+    return figure
+
+
+def least_squares_weights(model: LeastSquares, class_names: list[str]) -> Figure:
+    """The weight of each pixel as a 32x32 image: blue speaks for the first class, red for the second."""
+    weights = model.weights[:-1].reshape(32, 32).numpy()
+    reach = np.abs(weights).max()
+    figure = Figure(figsize=(6.2, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title("What least squares learned: a weight for each pixel")
+    image = axes.imshow(weights, cmap="RdBu_r", vmin=-reach, vmax=reach)
+    axes.set(xlabel="pixel column", ylabel="pixel row")
+    figure.colorbar(image, label=f"weight   ← {class_names[0]}      {class_names[1]} →")
+    return figure
+
+
+@torch.inference_mode()
+def response_maps(model: LectureCnn, image: NDArray[np.uint8], name: str, shown: int = 16) -> Figure:
+    """What the first `shown` filters of each convolutional layer answer to one image uint8 `[32, 32, 3]`."""
+    layers = model.cpu().response_maps(torch.from_numpy(np.array(image))[None])
+    figure = Figure(figsize=(9.5, 8.2), layout="constrained")
+    figure.suptitle(f"Response maps of the convolutional layers to one {name}", fontsize=12)
+    subfigures: Any = figure.subfigures(1 + len(layers), 1, height_ratios=[1.1] + [2] * len(layers))
+    top, *rest = subfigures
+    axes = top.subplots()
+    axes.imshow(image)
+    axes.set_axis_off()
+    for number, (subfigure, maps) in enumerate(zip(rest, layers, strict=True), start=1):
+        _, count, height, width = maps.shape
+        subfigure.suptitle(f"layer {number}: {min(shown, count)} of {count} maps, {height}×{width}", fontsize=10)
+        for position, axes in enumerate(subfigure.subplots(2, shown // 2).flat):
+            axes.imshow(maps[0, position].float().numpy(), cmap="viridis")
+            axes.set_axis_off()
+    return figure
+
+
+def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
+    """Counts and shares of the test images by truth and prediction."""
+    predicted = (test["probability"] > 0.5).astype(int)
+    counts = np.array([[int(((test["label"] == t) & (predicted == p)).sum()) for p in (0, 1)] for t in (0, 1)])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for truth in (0, 1):
+        for prediction in (0, 1):
+            share = shares[truth, prediction]
+            text = f"{counts[truth, prediction]:,}\n{share:.1%}"
+            color = "white" if share > 0.5 else "black"
+            axes.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=13)
+    axes.set(xticks=(0, 1), yticks=(0, 1), xlabel="prediction", ylabel="truth", title=f"{len(test):,} test images")
+    axes.set_xticklabels(class_names)
+    axes.set_yticklabels(class_names, rotation=90, va="center")
+    return figure
+
+
+def curves(history: pd.DataFrame) -> Figure:
+    """Loss and accuracy over the epochs."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, color in (("train", RIGHT), ("validation", WRONG)):
+            axes.plot(history["epoch"], history[f"{split}_{quantity}"], color=color, marker=".", label=split)
+        axes.set(xlabel="epoch", ylabel=quantity)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def results(test: pd.DataFrame, dataset: Dataset, count: int = 20, seed: int = 0) -> Figure:
+    """The lecture's "Results" slides: test images with `truth / prediction`, drawn at random."""
+    drawn = test.sample(min(count, len(test)), random_state=seed)
+    columns = 5
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(columns * 1.75, rows * 1.85 + 0.5), layout="constrained")
+    figure.suptitle("Test images drawn at random: truth / prediction (probability of it)", fontsize=11)
+    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        axes.set_axis_off()
+    columns_of_interest = (drawn[name].tolist() for name in ("id", "label", "probability"))
+    for axes, image_id, label, probability in zip(grid.flat, *columns_of_interest, strict=False):
+        predicted = int(probability > 0.5)
+        sure = probability if predicted else 1 - probability
+        right = predicted == label
+        names = f"{dataset.class_names[label]} / {dataset.class_names[predicted]}"
+        axes.imshow(dataset.images[image_id])
+        axes.set_title(f"{'' if right else '✗ '}{names} {sure:.0%}", fontsize=9, color=RIGHT if right else WRONG)
+    return figure

@@ -1,0 +1,60 @@
+"""Files appear under their name whole and verified, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+FULL_DISK_BYTES = 1 << 20
+"""With less left, a failed write is put down to the disk: libraries report it by errors of their own."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, its file is synced and takes that name.
+
+    On any exception the temporary file is removed and whatever stood at `path` before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One name for each path, so that what a killed process left is overwritten; some writers go by the suffix.
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, Exception) and shutil.disk_usage(path.parent).free < FULL_DISK_BYTES:
+            raise PipelineError(f"{path}: the disk is full; free some space and run again") from error
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; NaN and infinity, which JSON lacks, raise ValueError."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; a missing or damaged file is a `PipelineError` that names it."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing: `dvc repro` makes it") from None
+    except ValueError as error:
+        raise PipelineError(f"{path} is damaged ({error}): delete it and run `dvc repro`") from None

@@ -1,0 +1,161 @@
+"""The three representations, each a module from uint8 RGB images `[N, 32, 32, 3]` to float32 logits `[N]`.
+
+A positive logit means label 1. Grayscale, resizing and normalisation live inside, so training, evaluation, export and
+serving cannot disagree about them. Letters in shapes: N images, C channels, H and W pixels, F features.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from pipeline.backbones import Backbone, build_backbone
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grayscale pixel (ITU-R BT.601)."""
+
+
+class Architecture(BaseModel):
+    """What must be known, beside the weights, to rebuild a module; it travels in the model card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["least_squares", "lecture_cnn", "transfer"]
+    color: Literal["grayscale", "rgb"] = "rgb"
+    backbone: str = ""
+    resolution: int = 32
+
+
+class Classifier(nn.Module):
+    """What every approach is: uint8 `[N, 32, 32, 3]` -> float32 logits `[N]`."""
+
+    bfloat16_helps_on_cpu = False
+    """Whether mixed precision trains this network faster on a CPU that multiplies bfloat16 natively."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+
+
+class LeastSquares(Classifier):
+    """Approach 1: a weighted sum of grayscale pixels (0 to 1) and a bias; its sign is the class."""
+
+    def __init__(self) -> None:
+        super().__init__(Architecture(kind="least_squares", color="grayscale"))
+        weights = torch.zeros(32 * 32 + 1, dtype=torch.float64)  # the last one is the bias
+        self.weights = nn.Parameter(weights, requires_grad=False)  # solved for, not descended to
+
+    @staticmethod
+    def design_matrix(images: Tensor) -> Tensor:
+        """uint8 `[N, 32, 32, 3]` -> float64 `[N, 1025]`: grayscale pixels and a column of ones."""
+        return F.pad(grayscale(images.double() / 255).flatten(1), (0, 1), value=1.0)
+
+    def fit(self, images: Tensor, labels: Tensor) -> Self:
+        """Solve min ‖Xw − t‖² exactly, targets t = −1 for label 0 and +1 for label 1."""
+        targets = labels.double() * 2 - 1
+        solution = torch.linalg.lstsq(self.design_matrix(images), targets[:, None], driver="gelsd").solution
+        self.weights.copy_(solution[:, 0])
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits: twice the fitted value v. The least-squares estimate of the probability is (1 + v) / 2, which leaves
+        0 to 1; sigmoid(2v) has its value and slope at v = 0, and stays within.
+        """
+        return 2 * (self.design_matrix(images) @ self.weights).float()
+
+
+class LectureCnn(Classifier):
+    """Approach 2, the lecture's network: three convolutions, two poolings, dropout, two dense layers.
+
+    Shapes: 32x32xC -> conv 7x7 -> 26x26x32 -> pool -> 13x13 -> conv 5x5 -> 9x9x64 -> pool -> 4x4 -> conv 3x3 -> 2x2x64
+    -> 256 -> dense 64 -> one logit.
+    """
+
+    bfloat16_helps_on_cpu = True
+
+    def __init__(self, color: Literal["grayscale", "rgb"]) -> None:
+        super().__init__(Architecture(kind="lecture_cnn", color=color))
+        channels = 1 if color == "grayscale" else 3
+        self.conv1 = nn.Conv2d(channels, 32, 7)
+        self.conv2 = nn.Conv2d(32, 64, 5)
+        self.conv3 = nn.Conv2d(64, 64, 3)
+        self.dropout = nn.Dropout(0.5)
+        self.dense = nn.Linear(256, 64)
+        self.logit = nn.Linear(64, 1)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        for layer in (self.conv1, self.conv2, self.conv3, self.dense, self.logit):
+            nn.init.xavier_uniform_(layer.weight)  # Keras's "glorot_uniform"
+            nn.init.zeros_(layer.get_parameter("bias"))
+        self.to(memory_format=torch.channels_last)
+
+    def standardise_by(self, images: Tensor) -> Self:
+        """Take mean and standard deviation of each channel from uint8 training images `[N, 32, 32, 3]`."""
+        pixels = self._channels(images).double()
+        self.mean, self.std = pixels.mean((0, 1, 2)).float(), pixels.std((0, 1, 2)).float()
+        return self
+
+    def _channels(self, images: Tensor) -> Tensor:
+        """uint8 `[N, 32, 32, 3]` -> float32 `[N, 32, 32, C]`, 0 to 1."""
+        pixels = images.float() / 255
+        return grayscale(pixels)[..., None] if self.architecture.color == "grayscale" else pixels
+
+    def response_maps(self, images: Tensor) -> list[Tensor]:
+        """What each convolutional layer answers after its ReLU: float32 `[N, C, H, W]`, three of them."""
+        x = ((self._channels(images) - self.mean) / self.std).permute(0, 3, 1, 2)
+        first = F.relu(self.conv1(x))
+        second = F.relu(self.conv2(F.max_pool2d(first, 2)))
+        third = F.relu(self.conv3(F.max_pool2d(second, 2)))
+        return [first, second, third]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float32 `[N]`."""
+        features = self.response_maps(images)[-1].flatten(1)
+        hidden = F.relu(self.dense(self.dropout(features)))
+        logits: Tensor = self.logit(hidden)[:, 0].float()
+        return logits
+
+
+class TransferNet(Classifier):
+    """Approach 3: convolutional layers trained on ImageNet, and a new logit on top of their averaged features."""
+
+    def __init__(self, backbone: str, resolution: int, *, pretrained: bool) -> None:
+        super().__init__(Architecture(kind="transfer", backbone=backbone, resolution=resolution))
+        self.backbone: Backbone = build_backbone(backbone, pretrained=pretrained)
+        self.logit = nn.Linear(self.backbone.features, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 `[N, 32, 32, 3]` -> features `[N, F]`."""
+        side = self.architecture.resolution
+        pixels = (images.permute(0, 3, 1, 2).float() / 255 - self.backbone.mean) / self.backbone.std
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        enlarged = F.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False)
+        features: Tensor = self.backbone(enlarged)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float32 `[N]`."""
+        logits: Tensor = self.logit(self.features(images))[:, 0].float()
+        return logits
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """`[..., 3]` -> `[...]`: the luma of each pixel."""
+    red, green, blue = images.unbind(-1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
+def build(architecture: Architecture) -> Classifier:
+    """The module that `architecture` describes, its weights still to be loaded."""
+    match architecture.kind:
+        case "least_squares":
+            return LeastSquares()
+        case "lecture_cnn":
+            return LectureCnn(architecture.color)
+        case "transfer":
+            return TransferNet(architecture.backbone, architecture.resolution, pretrained=False)

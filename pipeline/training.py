@@ -1,0 +1,285 @@
+"""The one training loop: the dataset is a uint8 tensor on the device, and so is its augmentation.
+
+A killed run goes on from its last epoch and ends with the same weights: a checkpoint holds all that moves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pipeline.car_truck import Dataset, Split
+from pipeline.devices import choose_precision, describe_device
+from pipeline.errors import PipelineError
+from pipeline.evaluation import predict_logits
+from pipeline.files import atomic
+from pipeline.models import Classifier
+from pipeline.optimizers import make_optimizer, make_schedule
+from pipeline.params import TrainingParams
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the training curves; losses are mean binary cross-entropies, validation is None without images."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training is given, beside its model and its knobs.
+
+    Attributes:
+        checkpoint: where the state after each epoch is kept; training goes on from it when it is there.
+        on_epoch: told of each epoch as it ends (of the resumed ones at once).
+    """
+
+    dataset: Dataset
+    seed: int
+    device: torch.device
+    checkpoint: Path
+    on_epoch: Callable[[Epoch], None] = lambda _: None
+
+    def images(self, split: Split) -> Tensor:
+        """Images uint8 `[n, 32, 32, 3]` of a split, on the CPU."""
+        return torch.from_numpy(self.dataset.images[self.dataset.rows(split)])
+
+    def labels(self, split: Split) -> Tensor:
+        """Labels float32 `[n]`, 0 or 1, of a split, on the CPU."""
+        return torch.from_numpy(self.dataset.labels[self.dataset.rows(split)]).float()
+
+
+def fit(
+    model: Classifier, params: TrainingParams, job: Job, parameter_groups: list[dict[str, Any]] | None = None
+) -> list[Epoch]:
+    """Train `model` in place on the training split and leave it in evaluation mode.
+
+    Args:
+        parameter_groups: what to train, `[{"params": [...], "rate_factor": ...}]`; everything by default.
+
+    Returns:
+        The curves, one entry an epoch.
+
+    Raises:
+        PipelineError: a batch is larger than the training split, or the loss is no number any more.
+    """
+    precision, reason = choose_precision(model, job.device)
+    print(f"training on {describe_device(job.device)}; {reason}", flush=True)
+    torch.manual_seed(job.seed)
+    groups = parameter_groups or [{"params": list(model.parameters()), "rate_factor": 1.0}]
+    training = _Training(model.to(job.device), params, job, precision, groups)
+    history = training.resume()
+    for epoch in history:
+        job.on_epoch(epoch)
+    for number in range(len(history) + 1, params.epochs + 1):
+        history.append(training.run_epoch(number))
+        training.save(history)
+        job.on_epoch(history[-1])
+        print(_line(history[-1], params.epochs), flush=True)
+    training.finish()
+    return history
+
+
+class _Training:
+    """All that moves while a model is trained: weights, optimizer, schedule, average of the weights, random state."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        params: TrainingParams,
+        job: Job,
+        precision: torch.dtype,
+        groups: list[dict[str, Any]],
+    ) -> None:
+        self.model, self.params, self.job, self.device, self.precision = model, params, job, job.device, precision
+        self.images, self.labels = job.images("train").to(self.device), job.labels("train").to(self.device)
+        self.steps_per_epoch = len(self.images) // params.batch_size
+        if self.steps_per_epoch == 0:
+            raise PipelineError(
+                f"batch_size = {params.batch_size} is larger than the {len(self.images)} training images"
+            )
+        self.optimizer = make_optimizer(groups, params)
+        self.schedule = make_schedule(self.optimizer, params, params.epochs * self.steps_per_epoch)
+        self.trained: list[nn.Parameter] = [weight for group in groups for weight in group["params"]]
+        self.average = [weight.detach().clone() for weight in self.trained] if params.ema_decay else None
+        self.steps_taken = 0
+
+    def run_epoch(self, number: int) -> Epoch:
+        """Train over all images once, in a new order, and validate."""
+        start = time.perf_counter()
+        learning_rate = self.schedule.get_last_lr()[0]
+        batch_size = self.params.batch_size
+        order = torch.randperm(len(self.images), device=self.device)[: self.steps_per_epoch * batch_size]
+        title = f"epoch {number}/{self.params.epochs}"
+        bar = tqdm(order.view(-1, batch_size), title, leave=False, disable=not sys.stderr.isatty())
+        loss_sum, correct = 0.0, 0
+        self.model.train()
+        for step, rows in enumerate(bar, start=1):
+            loss, right = self._step(rows, f"step {step} of epoch {number}")
+            loss_sum, correct = loss_sum + loss, correct + right
+            bar.set_postfix(loss=f"{loss_sum / step:.3f}", accuracy=f"{correct / step / batch_size:.3f}")
+        images_per_second = order.numel() / (time.perf_counter() - start)
+        validation_loss, validation_accuracy = self._validate()
+        return Epoch(
+            epoch=number,
+            train_loss=loss_sum / self.steps_per_epoch,
+            train_accuracy=correct / order.numel(),
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            learning_rate=float(learning_rate),
+            images_per_second=images_per_second,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _step(self, rows: Tensor, where: str) -> tuple[float, int]:
+        """One update on the images at `rows`; its loss, and how many logits had the right sign."""
+        labels = self.labels[rows]
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            logits = self.model(augment(self.images[rows], self.params))
+        loss = F.binary_cross_entropy_with_logits(logits, smooth(labels, self.params.label_smoothing))
+        if not math.isfinite(value := loss.item()):
+            raise PipelineError(
+                f"the loss is {value} at {where}: lower learning_rate ({self.params.learning_rate:g}); "
+                "the checkpoint of the epoch before is kept"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()
+        self.steps_taken += 1
+        if self.average is not None:
+            # The first weights would linger in a slow average, so its decay grows with the steps taken.
+            decay = min(self.params.ema_decay, (1 + self.steps_taken) / (10 + self.steps_taken))
+            torch._foreach_lerp_(self.average, [weight.detach() for weight in self.trained], 1 - decay)
+        return value, int(((logits > 0) == (labels > 0)).sum())
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        """Loss and accuracy on the validation split, of the averaged weights where an average is kept."""
+        images, labels = self.job.images("validation"), self.job.labels("validation")
+        if not len(images):
+            return None, None
+        current = [weight.detach().clone() for weight in self.trained]
+        if self.average is not None:
+            _assign(self.trained, self.average)
+        logits = torch.from_numpy(predict_logits(self.model, images.numpy(), self.device))
+        loss = F.binary_cross_entropy_with_logits(logits, labels).item()
+        _assign(self.trained, current)
+        return loss, ((logits > 0) == (labels > 0)).float().mean().item()
+
+    def finish(self) -> None:
+        """Leave the model with the weights that are kept: their average where there is one, else the last step's."""
+        if self.average is not None:
+            _assign(self.trained, self.average)
+        self.model.eval()
+
+    def save(self, history: list[Epoch]) -> None:
+        """Write all that moves, so that another process can go on from here."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average,
+            "steps_taken": self.steps_taken,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "history": [asdict(epoch) for epoch in history],
+        }
+        with atomic(self.job.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> list[Epoch]:
+        """Take up a saved state and return its curves; a missing or damaged one means a fresh start."""
+        checkpoint = self.job.checkpoint
+        if not checkpoint.exists():
+            return []
+        try:
+            state = torch.load(checkpoint, weights_only=True, map_location=self.device)
+        except Exception as error:  # whatever a damaged file makes of the loader
+            print(f"{checkpoint} is damaged ({type(error).__name__}): starting over")
+            return []
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            torch._foreach_copy_(self.average, state["average"])
+        self.steps_taken = state["steps_taken"]
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all([random.cpu() for random in state["random_cuda"]])
+        history = [Epoch(**epoch) for epoch in state["history"]]
+        print(f"going on after epoch {len(history)}, from {checkpoint}", flush=True)
+        return history
+
+
+@torch.no_grad()
+def _assign(weights: list[nn.Parameter], values: list[Tensor]) -> None:
+    torch._foreach_copy_(list[Tensor](weights), values)
+
+
+def _line(epoch: Epoch, epochs: int) -> str:
+    validation = "" if epoch.validation_accuracy is None else f"  validation {epoch.validation_accuracy:.4f}"
+    return (
+        f"epoch {epoch.epoch:3}/{epochs}  loss {epoch.train_loss:.4f}  train {epoch.train_accuracy:.4f}{validation}"
+        f"  {epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s"
+    )
+
+
+def augment(images: Tensor, params: TrainingParams) -> Tensor:
+    """uint8 `[N, 32, 32, 3]` -> the same shape: each image flipped, shifted and blanked by its own random draw.
+
+    Pixels that a shift brings in from outside are mirrored from inside.
+    """
+    count, side, device = len(images), images.shape[1], images.device
+    steps = torch.arange(side, device=device)
+    rows = columns = steps.expand(count, side)
+    if params.flip:
+        mirrored = torch.rand(count, 1, device=device) < 0.5
+        columns = torch.where(mirrored, side - 1 - columns, columns)
+    if params.shift:
+        offsets = torch.randint(-params.shift, params.shift + 1, (2, count, 1), device=device)
+        rows, columns = _reflect(rows + offsets[0], side), _reflect(columns + offsets[1], side)
+    if params.flip or params.shift:
+        every = torch.arange(count, device=device)[:, None, None]
+        images = images[every, rows[:, :, None], columns[:, None, :]]
+    if params.cutout:
+        corners = torch.randint(0, side - params.cutout + 1, (2, count, 1), device=device)
+        inside = (steps >= corners) & (steps < corners + params.cutout)
+        images = images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[..., None], 127)
+    return images
+
+
+def _reflect(positions: Tensor, side: int) -> Tensor:
+    """Positions outside 0 .. side - 1, mirrored at the border pixel."""
+    return (side - 1) - ((side - 1) - positions.abs()).abs()
+
+
+def smooth(labels: Tensor, amount: float) -> Tensor:
+    """Targets moved from 0 and 1 towards one half: 0 -> amount / 2, 1 -> 1 - amount / 2."""
+    return labels * (1 - amount) + amount / 2
+
+
+def checkpoint_path(name: str, **identity: Any) -> Path:
+    """Where the checkpoint of a training lives: outside DVC's outs, one for each params, data and code."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    identity |= {"code": hashlib.sha256(code).hexdigest(), "torch": torch.__version__}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(".cache/checkpoints") / f"{name}-{key}.pt"

@@ -1,0 +1,1 @@
+"""The champion behind HTTP: bentoml, onnxruntime, numpy and pillow; nothing of the pipeline."""

@@ -1,0 +1,87 @@
+"""The packaged champion: an ONNX model and its card, checked against each other before anything is answered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+SCHEMA = 1
+"""The version of card.json that this code reads."""
+
+CARD_KEYS = {"name", "class_names", "dataset_digest", "commit", "run_id", "test_accuracy", "test_accuracy_interval"}
+"""What the service tells of its model."""
+
+
+class ModelFault(Exception):
+    """The model folder cannot be served; the message is one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Tells two classes apart.
+
+    Attributes:
+        class_names: what label 0 and label 1 are called.
+        card: the whole of card.json.
+    """
+
+    class_names: tuple[str, str]
+    card: dict[str, Any]
+    session: ort.InferenceSession
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 0) -> Classifier:
+        """Load `folder`/model.onnx after its SHA-256 matched the card's; one pass over an empty image warms it up.
+
+        Args:
+            threads: of ONNX Runtime; 0 for one a core.
+
+        Raises:
+            ModelFault: a file is missing, damaged, or of another schema.
+        """
+        card = _read_card(folder / "card.json")
+        path = folder / "model.onnx"
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            raise ModelFault(f"{path} cannot be read ({error.strerror}): run `dvc repro`") from None
+        if hashlib.sha256(model).hexdigest() != card["files"]["model.onnx"]["sha256"]:
+            raise ModelFault(f"{path} is not the model of its card.json (SHA-256 differs): run `dvc repro`")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has a class for each fault, none of them documented as public
+            raise ModelFault(f"{path}: ONNX Runtime cannot load it ({error}): run `dvc repro`") from None
+        first, second = card["class_names"]
+        classifier = cls((first, second), card, session)
+        classifier.probabilities(np.zeros((1, 32, 32, 3), np.uint8))
+        return classifier
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probability of label 1, float32 `[N]`, for uint8 RGB images `[N, 32, 32, 3]`."""
+        answer: NDArray[np.float32] = self.session.run(["probability"], {"images": images})[0]
+        return answer
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+        schema = card["schema"]
+        if schema != SCHEMA:
+            raise ModelFault(f"{path} has schema {schema}, this service reads {SCHEMA}: run `dvc repro`")
+        sound = isinstance(card["files"]["model.onnx"]["sha256"], str) and card.keys() >= CARD_KEYS
+    except OSError as error:
+        raise ModelFault(f"{path} cannot be read ({error.strerror}): run `dvc repro`") from None
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise ModelFault(f"{path} is damaged: run `dvc repro`")
+    return card

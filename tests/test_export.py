@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import export, results
+from pipeline.backbones import PACKAGED
+from pipeline.errors import PipelineError
+from pipeline.evaluation import predict_logits
+from pipeline.export import export_onnx, onnx_probabilities, package, prove
+from pipeline.files import write_json
+from pipeline.models import LeastSquares, LectureCnn, TransferNet
+from pipeline.results import Trained
+from serving.classifier import Classifier, ModelFault
+
+CPU = torch.device("cpu")
+
+
+def make_result(model, dataset, name="some"):
+    """A result folder under the current one, as a stage writes it."""
+    logits = predict_logits(model, dataset.images, CPU)
+    result = results.write(name, "Some model", Trained(model, 1.0), dataset, logits, seed=0, device=CPU, recipe={})
+    write_json(result.folder / "run.json", {"run_id": "abc", "run_name": name, "experiment": "e"})
+    return result
+
+
+@pytest.fixture
+def result(dataset, in_tmp):
+    torch.manual_seed(0)
+    return make_result(LectureCnn("grayscale").eval(), dataset)
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """A champion folder, made once: exporting takes seconds. Kept by what makes it, so that each test gets a copy."""
+    return tmp_path_factory.mktemp("packaged") / "champion"
+
+
+@pytest.fixture
+def champion(packaged, result, dataset, in_tmp):
+    if not packaged.exists():
+        package(result, dataset, 1e-4, packaged)
+    return shutil.copytree(packaged, in_tmp / "champion")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        LeastSquares,
+        lambda: LectureCnn("grayscale"),
+        lambda: LectureCnn("rgb"),
+        lambda: TransferNet(PACKAGED, 48, pretrained=True),
+    ],
+)
+def test_onnx_answers_as_pytorch_for_any_number_of_images(make, tmp_path, dataset):
+    torch.manual_seed(0)
+    model = make().eval()
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path)
+    for count in (1, 3, 60):
+        images = dataset.images[:count]
+        expected = torch.sigmoid(torch.from_numpy(predict_logits(model, images, CPU))).numpy()
+        assert np.allclose(onnx_probabilities(path, images), expected, atol=1e-5)
+
+
+def test_an_export_that_answers_differently_fails_its_proof(result, dataset, tmp_path):
+    torch.manual_seed(1)
+    export_onnx(LectureCnn("grayscale"), tmp_path / "other.onnx")
+    with pytest.raises(PipelineError, match="ONNX Runtime's answers differ from some's"):
+        prove(tmp_path / "other.onnx", result, dataset, tolerance=1e-4)
+
+
+def test_nothing_unproved_is_packaged(result, dataset, in_tmp, monkeypatch):
+    def export_another(_, path):
+        torch.manual_seed(1)
+        export_onnx(LectureCnn("grayscale"), path)
+
+    monkeypatch.setattr(export, "export_onnx", export_another)
+    with pytest.raises(PipelineError):
+        package(result, dataset, 1e-4, in_tmp / "champion")
+    assert not (in_tmp / "champion").exists()
+
+
+def test_serving_loads_what_was_packaged_and_answers_as_the_result(champion, result, dataset):
+    classifier = Classifier.load(champion)
+    assert classifier.card["parity"]["largest_difference"] < 1e-5
+    assert classifier.class_names == ("car", "truck")
+    found = classifier.probabilities(np.array(dataset.images))
+    assert np.allclose(found, result.predictions["probability"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.onnx", None, r"model\.onnx cannot be read"),
+        ("model.onnx", b"damaged", r"is not the model of its card\.json"),
+        ("card.json", None, r"card\.json cannot be read"),
+        ("card.json", b"{", r"card\.json is damaged"),
+        ("card.json", b'{"schema": 1}', r"card\.json is damaged"),
+        ("card.json", b'{"schema": 99}', "schema 99, this service reads 1"),
+    ],
+)
+def test_serving_refuses_a_damaged_model_in_one_line(champion, name, content, message):
+    path = champion / name
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ModelFault, match=message) as caught:
+        Classifier.load(champion)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_result_without_validation_split_is_read_and_ranked(records, data_params, in_tmp):
+    from pipeline import car_truck, leaderboard
+
+    dataset = car_truck.extract(records, data_params.model_copy(update={"validation_share": 0.0}), seed=0)
+    torch.manual_seed(0)
+    result = results.read(make_result(LectureCnn("grayscale").eval(), dataset).folder)
+    assert result.metrics.validation_accuracy is None
+    document = leaderboard.build([result], dataset, ["automobile", "truck"])
+    assert document["chosen_by"] == "train_accuracy"
+    leaderboard.write(document, in_tmp / "reports")
+
+
+def test_a_result_makes_a_round_trip(result, dataset):
+    read = results.read(result.folder)
+    assert read.card == result.card
+    assert read.metrics == result.metrics
+    images = torch.from_numpy(np.array(dataset.images[:5]))
+    expected = torch.tensor(result.predictions["probability"].to_numpy()[:5])
+    assert torch.allclose(torch.sigmoid(read.model()(images)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["card.json", "metrics.json", "predictions.parquet", "history.csv", "model.safetensors"]
+)
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_damaged_result_is_an_error_that_names_the_file(result, name, fault):
+    path = result.folder / name
+    path.unlink() if fault == "missing" else path.write_bytes(b"\x00damaged")
+    with pytest.raises(PipelineError, match=name.replace(".", r"\.")):
+        results.read(result.folder).model()
+
+
+def test_a_card_with_an_unknown_field_is_refused(result):
+    card = json.loads((result.folder / "card.json").read_text()) | {"surprise": 1}
+    write_json(result.folder / "card.json", card)
+    with pytest.raises(PipelineError, match=r"card\.json is damaged"):
+        results.read(result.folder)

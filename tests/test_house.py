@@ -1,0 +1,93 @@
+"""The rules of the house, held against the code: who may import whom, and what each DVC stage depends on."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+PIPELINE = sorted((ROOT / "pipeline").rglob("*.py"))
+SERVING = sorted((ROOT / "serving").rglob("*.py"))
+PLUMBING = {
+    "pipeline/__init__.py",
+    "pipeline/stages/__init__.py",
+    "pipeline/errors.py",
+    "pipeline/files.py",
+    "pipeline/params.py",
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_files(path: Path) -> set[Path]:
+    """The files of this repository that a file imports."""
+    found = (ROOT / f"{name.replace('.', '/')}.py" for name in imported_modules(path))
+    return {file for file in found if file.exists()}
+
+
+def all_imports(path: Path) -> set[Path]:
+    seen, waiting = set(), [path]
+    while waiting:
+        file = waiting.pop()
+        if file not in seen:
+            seen.add(file)
+            waiting += own_files(file)
+    return seen
+
+
+def test_no_module_imports_a_stage():
+    for path in PIPELINE + SERVING:
+        stages = {file for file in own_files(path) if file.parent.name == "stages"}
+        assert not stages - {path}, f"{path.name} imports {stages}"
+
+
+def test_serving_imports_nothing_of_the_pipeline_and_no_training_library():
+    allowed = {"bentoml", "numpy", "onnxruntime", "PIL", "pydantic", "starlette", "serving", "prometheus_client"}
+    for path in SERVING:
+        outside = {name.partition(".")[0] for name in imported_modules(path)} - set(
+            __import__("sys").stdlib_module_names
+        )
+        assert outside <= allowed, path
+
+
+def test_the_pipeline_imports_nothing_of_serving():
+    for path in PIPELINE:
+        assert not [name for name in imported_modules(path) if name.startswith("serving")], path
+
+
+def test_imports_go_one_way():
+    for path in PIPELINE:
+        above = [file for file in own_files(path) - {path} if path in all_imports(file)]
+        assert not above, f"{path.name} and {above} import each other"
+
+
+def stages() -> dict:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_depends_on_all_the_code_it_imports(name):
+    stage = stages()[name]
+    module = stage["cmd"].split()[2]
+    needed = {str(file.relative_to(ROOT)) for file in all_imports(ROOT / f"{module.replace('.', '/')}.py")} - PLUMBING
+    listed = {dep for dep in stage["deps"] if dep.endswith(".py") and not dep.startswith("serving")} - PLUMBING
+    assert listed == needed
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PIPELINE if path.parent.name == "stages"], ids=lambda path: path.name
+)
+def test_a_stage_is_read_in_a_minute(path):
+    assert len(path.read_text().splitlines()) <= 100

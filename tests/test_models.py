@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from pipeline.backbones import PACKAGED, Backbone, build_backbone, check_backbone
+from pipeline.errors import PipelineError
+from pipeline.models import LeastSquares, LectureCnn, TransferNet, build
+
+MODELS = [
+    LeastSquares,
+    lambda: LectureCnn("grayscale"),
+    lambda: LectureCnn("rgb"),
+    lambda: TransferNet(PACKAGED, 32, pretrained=False),
+]
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_every_model_turns_uint8_images_into_float32_logits(make, some_images):
+    model = make().eval()
+    logits = model(torch.from_numpy(some_images))
+    assert logits.shape == (5,)
+    assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_every_model_is_rebuilt_by_its_architecture(make, some_images):
+    torch.manual_seed(0)
+    model = make().eval()
+    rebuilt = build(model.architecture)
+    rebuilt.load_state_dict(model.state_dict())
+    images = torch.from_numpy(some_images)
+    assert torch.equal(rebuilt.eval()(images), model(images))
+
+
+def test_least_squares_solves_the_normal_equations(dataset):
+    train = dataset.rows("train")
+    images, labels = torch.from_numpy(dataset.images[train]), torch.from_numpy(dataset.labels[train])
+    model = LeastSquares().fit(images, labels)
+    matrix, targets = LeastSquares.design_matrix(images).numpy(), labels.numpy() * 2 - 1
+    expected, *_ = np.linalg.lstsq(matrix, targets, rcond=None)
+    assert np.allclose(matrix @ model.weights.numpy(), matrix @ expected, atol=1e-8)
+    again = LeastSquares().fit(images, labels)
+    assert torch.equal(model.weights, again.weights), "bit for bit"
+
+
+def test_least_squares_sees_grayscale_and_a_bias():
+    image = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    image[0, 0, 1] = torch.tensor([10, 20, 30])
+    row = LeastSquares.design_matrix(image)[0]
+    assert row[1].item() == pytest.approx((0.299 * 10 + 0.587 * 20 + 0.114 * 30) / 255)
+    assert row[-1].item() == 1
+    assert row[:-1].count_nonzero() == 1
+
+
+def test_the_lectures_network_has_the_slides_layers():
+    model = LectureCnn("grayscale")
+    shapes = [tuple(weights.shape) for weights in model.parameters() if weights.dim() > 1]
+    assert shapes == [(32, 1, 7, 7), (64, 32, 5, 5), (64, 64, 3, 3), (64, 256), (1, 64)]
+    # 32·(49+1) + 64·(800+1) + 64·(576+1) + 64·(256+1) + 64+1
+    assert sum(weights.numel() for weights in model.parameters()) == 106_305
+    maps = model.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    assert [tuple(layer.shape[1:]) for layer in maps] == [(32, 26, 26), (64, 9, 9), (64, 2, 2)]
+
+
+def test_glorot_uniform_bounds_the_weights_as_keras_does():
+    weights = LectureCnn("grayscale").conv2.weight
+    bound = (6 / (32 * 25 + 64 * 25)) ** 0.5
+    assert weights.abs().max().item() == pytest.approx(bound, rel=0.01)
+    assert weights.abs().max().item() <= bound
+
+
+def test_standardising_takes_the_training_images_mean_and_spread(some_images):
+    images = torch.from_numpy(some_images)
+    model = LectureCnn("rgb").standardise_by(images)
+    pixels = (images.float() / 255 - model.mean) / model.std
+    assert pixels.mean((0, 1, 2)).abs().max() < 1e-5
+    assert (pixels.std((0, 1, 2)) - 1).abs().max() < 1e-4
+
+
+def test_the_packaged_backbone_loads_offline_and_is_folded():
+    backbone = build_backbone(PACKAGED, pretrained=True)
+    assert not [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert backbone.features == 1280
+    assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 1280)
+    assert len(backbone.blocks()) == 9  # stem, seven blocks, head convolution
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "shufflenet_v2_x0_5", "regnet_y_400mf",
+             "mnasnet0_5", "efficientnet_b0", "convnext_tiny", "vgg11_bn"]
+)  # fmt: skip
+def test_folding_keeps_what_a_backbone_computes(name):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: nothing at its initial value
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(std=0.1)
+    network.eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(pixels)
+        found = Backbone(network, 1000, (0.5,) * 3, (0.5,) * 3)(pixels)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_a_backbone_never_moves_its_statistics():
+    backbone = build_backbone("resnet18", pretrained=False).train()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    backbone(torch.randn(4, 3, 32, 32))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_an_unknown_backbone_lists_the_known_ones():
+    with pytest.raises(PipelineError, match=r"'resnet_18': no such backbone; allowed: efficientnet_lite0, .*resnet18"):
+        build_backbone("resnet_18", pretrained=False)
+
+
+def test_a_backbone_and_its_resolution_are_checked_without_weights():
+    check_backbone("convnext_tiny", 96)
+    check_backbone(PACKAGED, 32)
+    with pytest.raises(PipelineError, match=r"transfer\.resolution = 128: vit_b_16 takes no such images"):
+        check_backbone("vit_b_16", 128)
+    with pytest.raises(PipelineError, match="no such backbone"):
+        check_backbone("convnext", 96)
+
+
+def test_weights_that_cannot_be_downloaded_are_a_clear_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for proxy in ("https_proxy", "http_proxy"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:1")
+    with pytest.raises(PipelineError, match="its weights cannot be downloaded"):
+        build_backbone("resnet18", pretrained=True)

