@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import select
 import signal
 import sys
+import threading
 from collections.abc import Callable
+
+import psutil
 
 
 class PipelineError(Exception):
@@ -19,7 +22,7 @@ def run_as_command(main: Callable[[], None]) -> None:
     Any other exception keeps its traceback: that is a bug of ours.
     """
     if "DVC_ROOT" in os.environ:
-        _end_with_parent()
+        _end_with_dvc()
     try:
         main()
     except PipelineError as error:
@@ -31,11 +34,19 @@ def run_as_command(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process when its parent ends: a killed `dvc repro` leaves no training behind.
+def _end_with_dvc() -> None:
+    """End this process when the `dvc` that started it ends: a killed `dvc repro` leaves no training behind.
 
-    An orphan would write into folders that the next `dvc repro` works in.
+    An orphan would write into folders that the next `dvc repro` works in. Some shells stay between the two and
+    outlive a killed DVC, so Linux's parent-death signal is not enough.
     """
     if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        shells = ("sh", "dash", "bash", "zsh", "ksh", "fish")
+        dvc = next(process for process in psutil.Process().parents() if process.name() not in shells)
+        handle = os.pidfd_open(dvc.pid)
+
+        def wait_and_end() -> None:
+            select.select([handle], [], [])  # readable once the process has ended
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=wait_and_end, daemon=True, name="end with dvc").start()

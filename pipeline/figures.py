@@ -50,23 +50,45 @@ def first_convolution(model: nn.Module) -> Tensor:
     return next(module.weight.detach().cpu() for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
+def mosaic(
+    tiles: NDArray[Any], columns: int, gap: int = 2, above: int = 0
+) -> tuple[NDArray[Any], list[tuple[float, float]]]:
+    """Tiles `[n, h, w]` or `[n, h, w, 3]` on one canvas, which draws ten times as fast as a picture each.
+
+    Args:
+        gap: pixels between the tiles, which are first enlarged to 32 pixels a side or little more.
+        above: further pixels left free over each row, for titles.
+
+    Returns:
+        The canvas, NaN (white, for colours) between the tiles, and the middle `(x, y)` of each tile's upper edge.
+    """
+    scale = -(-32 // tiles.shape[1])
+    tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width = tiles.shape[:3]
+    rows = -(-count // columns)
+    size = (rows * (height + gap + above) - gap, columns * (width + gap) - gap)
+    canvas = np.full((*size, *tiles.shape[3:]), 1.0 if tiles.ndim == 4 else np.nan)
+    row, column = np.divmod(np.arange(count), columns)
+    corners = list(zip(column * (width + gap), row * (height + gap + above) + above, strict=True))
+    for tile, (x, y) in zip(tiles, corners, strict=True):
+        canvas[y : y + height, x : x + width] = tile
+    return canvas, [(x + (width - 1) / 2, y - 1.0) for x, y in corners]
+
+
 def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
     """A grid of filters `[filters, channels, H, W]`, 1 channel from blue to red, 3 in colour; each to its own scale."""
-    count, channels = weights.shape[:2]
-    rows = -(-count // columns)
-    figure = Figure(figsize=(columns * 0.95, rows * 1.05 + 0.9), layout="constrained")
-    figure.suptitle(f"{title}\n{count} filters, {weights.shape[2]}×{weights.shape[3]}×{channels}", fontsize=12)
-    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set_axis_off()
-        if number >= count:
-            continue
-        kernel = weights[number].permute(1, 2, 0).numpy()
-        reach = float(np.abs(kernel).max()) or 1.0
-        if channels == 3:
-            axes.imshow(kernel / (2 * reach) + 0.5)
-        else:
-            axes.imshow(kernel[..., 0], cmap="RdBu_r", vmin=-reach, vmax=reach)
-        axes.set_title(str(number + 1), fontsize=7, pad=2)
+    count, channels, height, width = weights.shape
+    reach = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    kernels = (weights / reach).permute(0, 2, 3, 1).numpy()
+    tiles = kernels / 2 + 0.5 if channels == 3 else kernels[..., 0]
+    canvas, titles = mosaic(tiles, columns, above=5)
+    figure = Figure(figsize=(columns * 0.95, -(-count // columns) * 1.05 + 0.9), layout="constrained")
+    figure.suptitle(f"{title}\n{count} filters, {height}×{width}×{channels}", fontsize=12)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.imshow(canvas, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    for number, (x, y) in enumerate(titles, start=1):
+        axes.text(x, y, str(number), ha="center", va="bottom", fontsize=7)
     return figure
 
 
@@ -97,9 +119,12 @@ def response_maps(model: LectureCnn, image: NDArray[np.uint8], name: str, shown:
     for number, (subfigure, maps) in enumerate(zip(rest, layers, strict=True), start=1):
         _, count, height, width = maps.shape
         subfigure.suptitle(f"layer {number}: {min(shown, count)} of {count} maps, {height}×{width}", fontsize=10)
-        for position, axes in enumerate(subfigure.subplots(2, shown // 2).flat):
-            axes.imshow(maps[0, position].float().numpy(), cmap="viridis")
-            axes.set_axis_off()
+        tiles = maps[0, :shown].float()
+        low, high = tiles.amin((1, 2), keepdim=True), tiles.amax((1, 2), keepdim=True)
+        axes = subfigure.subplots()
+        axes.set_axis_off()
+        canvas, _ = mosaic(((tiles - low) / (high - low).clamp(min=1e-12)).numpy(), shown // 2)
+        axes.imshow(canvas, cmap="viridis", interpolation="nearest")
     return figure
 
 
@@ -139,17 +164,19 @@ def results(test: pd.DataFrame, dataset: Dataset, count: int = 20, seed: int = 0
     """The lecture's "Results" slides: test images with `truth / prediction`, drawn at random."""
     drawn = test.sample(min(count, len(test)), random_state=seed)
     columns = 5
-    rows = -(-len(drawn) // columns)
-    figure = Figure(figsize=(columns * 1.75, rows * 1.85 + 0.5), layout="constrained")
+    canvas, titles = mosaic(dataset.images[drawn["id"]] / 255, columns, gap=3, above=4)
+    figure = Figure(
+        figsize=(columns * 1.75, len(canvas) / canvas.shape[1] * columns * 1.75 + 0.5), layout="constrained"
+    )
     figure.suptitle("Test images drawn at random: truth / prediction (probability of it)", fontsize=11)
-    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
-        axes.set_axis_off()
-    columns_of_interest = (drawn[name].tolist() for name in ("id", "label", "probability"))
-    for axes, image_id, label, probability in zip(grid.flat, *columns_of_interest, strict=False):
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.imshow(canvas, interpolation="nearest")
+    for (x, y), label, probability in zip(titles, drawn["label"], drawn["probability"], strict=True):
         predicted = int(probability > 0.5)
         sure = probability if predicted else 1 - probability
         right = predicted == label
         names = f"{dataset.class_names[label]} / {dataset.class_names[predicted]}"
-        axes.imshow(dataset.images[image_id])
-        axes.set_title(f"{'' if right else '✗ '}{names} {sure:.0%}", fontsize=9, color=RIGHT if right else WRONG)
+        text, color = f"{'' if right else '✗ '}{names} {sure:.0%}", RIGHT if right else WRONG
+        axes.text(x, y, text, ha="center", va="bottom", fontsize=9, color=color)
     return figure

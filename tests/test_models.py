@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import urllib.request
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,8 @@ def test_a_backbone_and_its_resolution_are_checked_without_weights():
 
 def test_weights_that_cannot_be_downloaded_are_a_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    # urllib keeps the proxies of its first use: neither older ones may help here, nor these harm later tests.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     for proxy in ("https_proxy", "http_proxy"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:1")
     with pytest.raises(PipelineError, match="its weights cannot be downloaded"):
