@@ -5,10 +5,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui serve readme lock
+.PHONY: help setup repro verify test test-slow lint types ui serve sweep seeds bench-training readme lock
+N ?= 6
+MODEL ?= cnn-tuned
+STORAGE ?= sqlite:///.cache/sweeps.db
 
 help:  ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## install the locked dependencies into .venv (all tasks do this by themselves)
 	@tools/setup.sh
@@ -37,6 +40,15 @@ ui: setup  ## MLflow's pages over all runs
 
 serve: setup  ## answer HTTP requests with the champion
 	bentoml serve
+
+sweep: setup  ## tune MODEL (cnn-lecture, cnn-tuned, transfer) on validation in N trials; STORAGE=url shares a study
+	python -m pipeline.sweep $(MODEL) --trials $(N) --storage $(STORAGE)
+
+seeds: setup  ## train every approach under three seeds -> benchmarks/seeds.md
+	python -m benchmarks.seeds
+
+bench-training: setup  ## the lecture's network here against Keras -> benchmarks/training.md
+	python -m benchmarks.training
 
 readme: setup  ## copy the leaderboard into README.md
 	python tools/readme.py

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from pipeline import car_truck, figures, results, tracking
+from pipeline import car_truck, distributed, figures, results, tracking
 from pipeline.devices import choose_device, keep_freed_memory
 from pipeline.evaluation import predict_logits
 from pipeline.params import Params
@@ -25,13 +26,25 @@ def run_approach(
     """
     keep_freed_memory()
     dataset = car_truck.load()
-    chosen = choose_device(device or params.device)
+    chosen = choose_device(device or params.device, deterministic=params.deterministic)
     recipe = recipe | {"seed": params.seed}
-    checkpoint = checkpoint_path(
-        name, recipe=recipe, dataset=dataset.digest, splits=dataset.split_digest, device=chosen.type
-    )
+    with distributed.joined(chosen):
+        checkpoint = checkpoint_path(
+            name, recipe=recipe, dataset=dataset.digest, splits=dataset.split_digest,
+            device=chosen.type, processes=distributed.size(),
+        )  # fmt: skip
+        if distributed.rank() > 0:
+            train(Job(dataset, params.seed, chosen, checkpoint))
+            return
+        _train_and_record(name, title, recipe, params, train, Job(dataset, params.seed, chosen, checkpoint))
+
+
+def _train_and_record(
+    name: str, title: str, recipe: dict[str, Any], params: Params, train: Callable[[Job], Trained], job: Job
+) -> None:
+    dataset, chosen, checkpoint = job.dataset, job.device, job.checkpoint
     with tracking.track(name, title, recipe, dataset, params.tracking) as run:
-        trained = train(Job(dataset, params.seed, chosen, checkpoint, run.log_epoch))
+        trained = train(replace(job, on_epoch=run.log_epoch))
         logits = predict_logits(trained.model, dataset.images, chosen)
         result = results.write(name, title, trained, dataset, logits, seed=params.seed, device=chosen, recipe=recipe)
         figures.draw_all(result, trained.model.cpu(), dataset)

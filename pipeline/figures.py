@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.car_truck import Dataset
 from pipeline.files import atomic
@@ -29,8 +29,8 @@ def draw_all(result: Result, model: Classifier, dataset: Dataset) -> None:
         figures["curves"] = curves(result.history)
     if isinstance(model, LeastSquares):
         figures["weights"] = least_squares_weights(model, dataset.class_names)
-    else:
-        figures["filters"] = filters(first_convolution(model), "First-layer filters after training")
+    if (first_filters := model.first_filters()) is not None:
+        figures["filters"] = filters(first_filters, "First-layer filters after training")
     if isinstance(model, LectureCnn):
         for label, name in enumerate(dataset.class_names):
             image = dataset.images[test["id"][test["label"] == label].iloc[0]]
@@ -43,11 +43,6 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
-
-
-def first_convolution(model: nn.Module) -> Tensor:
-    """The weights `[filters, channels, H, W]` of the convolution that sees the image."""
-    return next(module.weight.detach().cpu() for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
 def mosaic(
@@ -77,6 +72,7 @@ def mosaic(
 
 def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
     """A grid of filters `[filters, channels, H, W]`, 1 channel from blue to red, 3 in colour; each to its own scale."""
+    weights = weights.detach().cpu()
     count, channels, height, width = weights.shape
     reach = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
     kernels = (weights / reach).permute(0, 2, 3, 1).numpy()

@@ -140,6 +140,8 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Literal["auto", "cpu", "cuda"]
+    processes: Annotated[int, Field(gt=0, le=1024)]
+    deterministic: bool
     data: DataParams
     download: DownloadParams
     cnn: CnnRecipes

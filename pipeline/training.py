@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pipeline import distributed
 from pipeline.car_truck import Dataset, Split
 from pipeline.devices import choose_precision, describe_device
 from pipeline.errors import PipelineError
@@ -80,11 +81,15 @@ def fit(
         The curves, one entry an epoch.
 
     Raises:
-        PipelineError: a batch is larger than the training split, or the loss is no number any more.
+        PipelineError: a batch is larger than the training split or cannot be shared out to the processes, or the
+            loss is no number any more.
     """
-    precision, reason = choose_precision(model, job.device)
-    print(f"training on {describe_device(job.device)}; {reason}", flush=True)
-    torch.manual_seed(job.seed)
+    precision, reason = choose_precision(job.device)
+    leads = distributed.rank() == 0
+    if leads:
+        processes = f" in {distributed.size()} processes" if distributed.size() > 1 else ""
+        print(f"training on {describe_device(job.device)}{processes}; {reason}", flush=True)
+    torch.manual_seed(job.seed + distributed.rank())  # of dropout, which is each process's own
     groups = parameter_groups or [{"params": list(model.parameters()), "rate_factor": 1.0}]
     training = _Training(model.to(job.device), params, job, precision, groups)
     history = training.resume()
@@ -94,7 +99,8 @@ def fit(
         history.append(training.run_epoch(number))
         training.save(history)
         job.on_epoch(history[-1])
-        print(_line(history[-1], params.epochs), flush=True)
+        if leads:
+            print(_line(history[-1], params.epochs), flush=True)
     training.finish()
     return history
 
@@ -111,32 +117,45 @@ class _Training:
         groups: list[dict[str, Any]],
     ) -> None:
         self.model, self.params, self.job, self.device, self.precision = model, params, job, job.device, precision
+        if params.batch_size % distributed.size():
+            raise PipelineError(
+                f"batch_size = {params.batch_size} cannot be shared out to {distributed.size()} processes evenly"
+            )
         self.images, self.labels = job.images("train").to(self.device), job.labels("train").to(self.device)
         self.steps_per_epoch = len(self.images) // params.batch_size
         if self.steps_per_epoch == 0:
             raise PipelineError(
                 f"batch_size = {params.batch_size} is larger than the {len(self.images)} training images"
             )
+        self.network = distributed.wrap(model, self.device)
         self.optimizer = make_optimizer(groups, params)
         self.schedule = make_schedule(self.optimizer, params, params.epochs * self.steps_per_epoch)
         self.trained: list[nn.Parameter] = [weight for group in groups for weight in group["params"]]
         self.average = [weight.detach().clone() for weight in self.trained] if params.ema_decay else None
         self.steps_taken = 0
+        # Of the order of images and their augmentation: the same draws in every process.
+        self.generator = torch.Generator(self.device).manual_seed(job.seed)
 
     def run_epoch(self, number: int) -> Epoch:
         """Train over all images once, in a new order, and validate."""
         start = time.perf_counter()
         learning_rate = self.schedule.get_last_lr()[0]
         batch_size = self.params.batch_size
-        order = torch.randperm(len(self.images), device=self.device)[: self.steps_per_epoch * batch_size]
+        order = torch.randperm(len(self.images), generator=self.generator, device=self.device)[
+            : self.steps_per_epoch * batch_size
+        ]
         title = f"epoch {number}/{self.params.epochs}"
-        bar = tqdm(order.view(-1, batch_size), title, leave=False, disable=not sys.stderr.isatty())
+        bar = tqdm(
+            order.view(-1, batch_size), title, leave=False, disable=distributed.rank() > 0 or not sys.stderr.isatty()
+        )
         loss_sum, correct = 0.0, 0
         self.model.train()
         for step, rows in enumerate(bar, start=1):
             loss, right = self._step(rows, f"step {step} of epoch {number}")
             loss_sum, correct = loss_sum + loss, correct + right
-            bar.set_postfix(loss=f"{loss_sum / step:.3f}", accuracy=f"{correct / step / batch_size:.3f}")
+            share = batch_size // distributed.size()
+            bar.set_postfix(loss=f"{loss_sum / step:.3f}", accuracy=f"{correct / step / share:.3f}")
+        loss_sum, correct = distributed.total(torch.tensor([loss_sum / distributed.size(), correct])).tolist()
         images_per_second = order.numel() / (time.perf_counter() - start)
         validation_loss, validation_accuracy = self._validate()
         return Epoch(
@@ -151,11 +170,13 @@ class _Training:
         )
 
     def _step(self, rows: Tensor, where: str) -> tuple[float, int]:
-        """One update on the images at `rows`; its loss, and how many logits had the right sign."""
-        labels = self.labels[rows]
+        """One update on the images at `rows`; the loss on this process's share, and how many of it were right."""
+        mine = slice(distributed.rank(), None, distributed.size())
+        images = augment(self.images[rows], self.params, self.generator)[mine]
+        labels = self.labels[rows[mine]]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            logits = self.model(augment(self.images[rows], self.params))
+            logits = self.network(images)
         loss = F.binary_cross_entropy_with_logits(logits, smooth(labels, self.params.label_smoothing))
         if not math.isfinite(value := loss.item()):
             raise PipelineError(
@@ -175,7 +196,7 @@ class _Training:
     def _validate(self) -> tuple[float | None, float | None]:
         """Loss and accuracy on the validation split, of the averaged weights where an average is kept."""
         images, labels = self.job.images("validation"), self.job.labels("validation")
-        if not len(images):
+        if not len(images) or distributed.rank() > 0:
             return None, None
         current = [weight.detach().clone() for weight in self.trained]
         if self.average is not None:
@@ -193,14 +214,18 @@ class _Training:
 
     def save(self, history: list[Epoch]) -> None:
         """Write all that moves, so that another process can go on from here."""
+        cuda = self.device.type == "cuda"
+        random = distributed.gather(torch.cuda.get_rng_state(self.device) if cuda else torch.get_rng_state())
+        if distributed.rank() > 0:
+            return
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": self.average,
             "steps_taken": self.steps_taken,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "generator": self.generator.get_state(),
+            "random": random,
             "history": [asdict(epoch) for epoch in history],
         }
         with atomic(self.job.checkpoint) as temporary:
@@ -208,26 +233,33 @@ class _Training:
 
     def resume(self) -> list[Epoch]:
         """Take up a saved state and return its curves; a missing or damaged one means a fresh start."""
-        checkpoint = self.job.checkpoint
-        if not checkpoint.exists():
-            return []
-        try:
-            state = torch.load(checkpoint, weights_only=True, map_location=self.device)
-        except Exception as error:  # whatever a damaged file makes of the loader
-            print(f"{checkpoint} is damaged ({type(error).__name__}): starting over")
+        state = distributed.of_leader(_load(self.job.checkpoint) if distributed.rank() == 0 else None)
+        if state is None:
             return []
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
-            torch._foreach_copy_(self.average, state["average"])
+            torch._foreach_copy_(self.average, [weight.to(self.device) for weight in state["average"]])
         self.steps_taken = state["steps_taken"]
-        torch.set_rng_state(state["random"].cpu())
-        if state["random_cuda"]:
-            torch.cuda.set_rng_state_all([random.cpu() for random in state["random_cuda"]])
+        self.generator.set_state(state["generator"])
+        random = state["random"][distributed.rank()]
+        torch.cuda.set_rng_state(random, self.device) if self.device.type == "cuda" else torch.set_rng_state(random)
         history = [Epoch(**epoch) for epoch in state["history"]]
-        print(f"going on after epoch {len(history)}, from {checkpoint}", flush=True)
+        if distributed.rank() == 0:
+            print(f"going on after epoch {len(history)}, from {self.job.checkpoint}", flush=True)
         return history
+
+
+def _load(checkpoint: Path) -> Any:
+    """What `_Training.save` wrote, on the CPU; None where it is missing or damaged."""
+    try:
+        return torch.load(checkpoint, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever a damaged file makes of the loader
+        print(f"{checkpoint} is damaged ({type(error).__name__}): starting over")
+        return None
 
 
 @torch.no_grad()
@@ -243,7 +275,7 @@ def _line(epoch: Epoch, epochs: int) -> str:
     )
 
 
-def augment(images: Tensor, params: TrainingParams) -> Tensor:
+def augment(images: Tensor, params: TrainingParams, generator: torch.Generator) -> Tensor:
     """uint8 `[N, 32, 32, 3]` -> the same shape: each image flipped, shifted and blanked by its own random draw.
 
     Pixels that a shift brings in from outside are mirrored from inside.
@@ -252,16 +284,16 @@ def augment(images: Tensor, params: TrainingParams) -> Tensor:
     steps = torch.arange(side, device=device)
     rows = columns = steps.expand(count, side)
     if params.flip:
-        mirrored = torch.rand(count, 1, device=device) < 0.5
+        mirrored = torch.rand(count, 1, generator=generator, device=device) < 0.5
         columns = torch.where(mirrored, side - 1 - columns, columns)
     if params.shift:
-        offsets = torch.randint(-params.shift, params.shift + 1, (2, count, 1), device=device)
+        offsets = torch.randint(-params.shift, params.shift + 1, (2, count, 1), generator=generator, device=device)
         rows, columns = _reflect(rows + offsets[0], side), _reflect(columns + offsets[1], side)
     if params.flip or params.shift:
         every = torch.arange(count, device=device)[:, None, None]
         images = images[every, rows[:, :, None], columns[:, None, :]]
     if params.cutout:
-        corners = torch.randint(0, side - params.cutout + 1, (2, count, 1), device=device)
+        corners = torch.randint(0, side - params.cutout + 1, (2, count, 1), generator=generator, device=device)
         inside = (steps >= corners) & (steps < corners + params.cutout)
         images = images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[..., None], 127)
     return images

@@ -24,6 +24,10 @@ settings.register_profile("default", deadline=None)  # a busy machine is no faul
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--refresh-golden", action="store_true", help="write the golden losses anew")
+
+
 def pytest_collection_modifyitems(items):
     """The longest file first: with two workers, the others run beside it."""
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")

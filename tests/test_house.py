@@ -47,8 +47,10 @@ def all_imports(path: Path) -> set[Path]:
     return seen
 
 
-def test_no_module_imports_a_stage():
+def test_only_the_sweep_imports_a_stage():
     for path in PIPELINE + SERVING:
+        if path.name == "sweep.py":
+            continue
         stages = {file for file in own_files(path) if file.parent.name == "stages"}
         assert not stages - {path}, f"{path.name} imports {stages}"
 

@@ -4,11 +4,22 @@ import urllib.request
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from pipeline.backbones import PACKAGED, Backbone, build_backbone, check_backbone
+from pipeline.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PACKAGED,
+    Backbone,
+    StridedDepthwise,
+    build_backbone,
+    check_backbone,
+    packaged_weights,
+)
 from pipeline.errors import PipelineError
 from pipeline.models import LeastSquares, LectureCnn, TransferNet, build
 
@@ -110,6 +121,48 @@ def test_folding_keeps_what_a_backbone_computes(name):
         expected = network(pixels)
         found = Backbone(network, 1000, (0.5,) * 3, (0.5,) * 3)(pixels)
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("side", [64, 65, 72])
+def test_the_packaged_backbone_turned_and_folded_computes_what_timm_does(side):
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    network.load_state_dict(dict(zip(network.state_dict(), packaged_weights().values(), strict=True)))
+    pixels = torch.randn(2, 3, side, side)
+    with torch.inference_mode():
+        expected = network.eval().forward_head(network.forward_features(pixels), pre_logits=True)
+        found = build_backbone(PACKAGED, pretrained=True)(pixels.flip(2, 3))
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_strided_depthwise_convolution_stays_in_float32_on_a_cpu():
+    layer = next(
+        m for m in build_backbone("mobilenet_v2", pretrained=False).modules() if isinstance(m, StridedDepthwise)
+    )
+    pixels = torch.randn(1, layer.in_channels, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(pixels.bfloat16()).dtype == torch.float32
+    assert torch.equal(layer(pixels), F.conv2d(pixels, layer.weight, layer.bias, 2, 1, groups=layer.groups))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_images_are_enlarged_as_torch_does_and_turned_for_the_backbone_that_wants_it(some_images, turned):
+    model = TransferNet("resnet18", 48, pretrained=False)
+    model.backbone.turned = turned
+    seen = []
+    model.backbone.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.features(torch.from_numpy(some_images))
+    pixels = torch.from_numpy(some_images).permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    expected = F.interpolate((pixels - mean) / std, size=(48, 48), mode="bicubic", align_corners=False)
+    assert torch.allclose(seen[0], expected.flip(2, 3) if turned else expected, atol=1e-4)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_first_filters_are_shown_the_right_way_up():
+    weights = build_backbone(PACKAGED, pretrained=True)
+    shown, kernel = weights.first_filters(), next(iter(packaged_weights().values()))
+    scale = (shown * kernel).sum((1, 2, 3), keepdim=True) / kernel.square().sum((1, 2, 3), keepdim=True)
+    assert torch.allclose(shown, kernel * scale, atol=1e-5)  # folding BatchNorm multiplied each filter by a number
 
 
 def test_a_backbone_never_moves_its_statistics():

@@ -158,7 +158,7 @@ def test_augmented_images_hold_pixels_of_their_own_image(augmentation, seed):
     torch.manual_seed(seed)
     images = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
     params = TrainingParams.model_validate(RMSPROP | augmentation)
-    changed = augment(images, params)
+    changed = augment(images, params, torch.Generator().manual_seed(seed))
     assert changed.shape == images.shape
     assert changed.dtype == torch.uint8
     allowed = torch.tensor([127] * 3)
@@ -170,14 +170,14 @@ def test_augmented_images_hold_pixels_of_their_own_image(augmentation, seed):
 def test_each_image_gets_its_own_draw():
     torch.manual_seed(0)
     image = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8).expand(64, -1, -1, -1)
-    changed = augment(image, TrainingParams.model_validate(RMSPROP | {"shift": 3, "flip": True}))
+    changed = augment(image, TrainingParams.model_validate(RMSPROP | {"shift": 3, "flip": True}), torch.Generator())
     assert len({after.numpy().tobytes() for after in changed}) > 30
 
 
 def test_a_shift_moves_the_image_and_mirrors_its_border():
     torch.manual_seed(0)
     ramp = torch.arange(32, dtype=torch.uint8)[None, None, :, None].expand(200, 32, 32, 3)
-    changed = augment(ramp, TrainingParams.model_validate(RMSPROP | {"shift": 2}))
+    changed = augment(ramp, TrainingParams.model_validate(RMSPROP | {"shift": 2}), torch.Generator())
     rows = {tuple(image[0, :, 0].tolist()) for image in changed}
     inside = range(32)
     assert rows == {tuple(abs(31 - abs(31 - abs(x + move))) for x in inside) for move in (-2, -1, 0, 1, 2)}

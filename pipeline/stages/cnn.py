@@ -4,6 +4,7 @@ import argparse
 
 import torch
 
+from pipeline import distributed
 from pipeline.approach import run_approach
 from pipeline.errors import run_as_command
 from pipeline.models import LectureCnn
@@ -26,6 +27,8 @@ def main() -> None:
     parser.add_argument("recipe", choices=list(CnnRecipes.model_fields), help="a section of `cnn` in params.yaml")
     name = parser.parse_args().recipe
     params = load_params()
+    if distributed.hand_over(params.processes):
+        return
     recipe: CnnParams = getattr(params.cnn, name)
     title = f"The lecture's CNN, {name} recipe ({recipe.color})"
     run_approach(f"cnn-{name}", title, recipe.model_dump(), params, lambda job: train(recipe, job))

@@ -1,0 +1,49 @@
+"""The lecture's network in Keras, an epoch for each line on standard input. Runs in an environment of its own.
+
+Usage: keras_worker.py CAR_TRUCK.npz: train_images, test_images (uint8 [N, 32, 32, 3]), train_labels, test_labels.
+Prints one JSON line an epoch: seconds of training (validation left out), test_accuracy, peak_mib.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import keras
+import numpy as np
+
+layers = keras.layers
+data = np.load(sys.argv[1])
+to_gray = np.array([0.299, 0.587, 0.114], np.float32) / 255
+images = {split: (data[f"{split}_images"] @ to_gray)[..., None] for split in ("train", "test")}
+labels = {split: data[f"{split}_labels"].astype("float32") for split in ("train", "test")}
+
+keras.utils.set_random_seed(0)
+model = keras.Sequential(
+    [
+        layers.Input((32, 32, 1)),
+        layers.Conv2D(32, (7, 7), activation="relu"),
+        layers.MaxPooling2D((2, 2)),
+        layers.Conv2D(64, (5, 5), activation="relu"),
+        layers.MaxPooling2D((2, 2)),
+        layers.Conv2D(64, (3, 3), activation="relu"),
+        layers.Flatten(),
+        layers.Dropout(0.5),
+        layers.Dense(64, activation="relu"),
+        layers.Dense(1, activation="sigmoid"),
+    ]
+)
+model.compile(optimizer=keras.optimizers.RMSprop(), loss=keras.losses.BinaryCrossentropy(), metrics=["accuracy"])
+
+for _ in sys.stdin:
+    start = time.perf_counter()
+    model.fit(images["train"], labels["train"], epochs=1, batch_size=32, verbose=0)
+    seconds = time.perf_counter() - start
+    accuracy = model.evaluate(images["test"], labels["test"], batch_size=500, verbose=0)[1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "test_accuracy": accuracy, "peak_mib": peak}), flush=True)

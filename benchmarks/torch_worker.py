@@ -1,0 +1,48 @@
+"""The lecture's network in this project, an epoch for each line on standard input; the peer of keras_worker.py.
+
+All 10,000 images train, the test images take the place of the validation split, so that both are measured alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+from pipeline import car_truck
+from pipeline.devices import choose_device, keep_freed_memory
+from pipeline.params import load_params
+from pipeline.stages import cnn
+from pipeline.training import Epoch, Job
+
+
+def answer(epoch: Epoch, images: int) -> None:
+    """Report an epoch, and wait for the line that asks for the next."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = images / epoch.images_per_second
+    report = {"seconds": seconds, "test_accuracy": epoch.validation_accuracy, "peak_mib": peak}
+    print(json.dumps(report), file=sys.__stdout__, flush=True)
+    sys.stdin.readline()
+
+
+def main(epochs: int) -> None:
+    """Train by the `lecture` recipe."""
+    sys.stdout = sys.stderr  # what the training says is not for the reader of the reports
+    keep_freed_memory()
+    dataset = car_truck.load()
+    splits = dataset.manifest["split"].map({"train": "train", "validation": "train", "test": "validation"})
+    dataset = dataclasses.replace(dataset, manifest=dataset.manifest.assign(split=splits))
+    images = len(dataset.rows("train"))
+    recipe = load_params().cnn.lecture
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
+    sys.stdin.readline()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint.pt"
+        cnn.train(recipe, Job(dataset, 0, choose_device("cpu"), checkpoint, lambda epoch: answer(epoch, images)))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

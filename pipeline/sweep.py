@@ -1,0 +1,176 @@
+"""Tune the knobs of one training by Optuna, on validation accuracy: `make sweep`, or `python -m pipeline.sweep --help`.
+
+Processes and machines that name the same storage share one study. Every trial is a child run in MLflow; the first one
+is params.yaml as it is. The test images are not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import yaml
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from pipeline import car_truck
+from pipeline.devices import choose_device, keep_freed_memory
+from pipeline.errors import PipelineError, run_as_command
+from pipeline.evaluation import wilson
+from pipeline.params import Params, TrainingParams, load_params
+from pipeline.results import Trained
+from pipeline.stages import cnn, transfer
+from pipeline.tracking import open_experiment
+from pipeline.training import Epoch, Job
+
+MODELS = ("cnn-lecture", "cnn-tuned", "transfer")
+STORAGE = "sqlite:///.cache/sweeps.db"
+
+
+def suggest(trial: Trial, now: TrainingParams) -> TrainingParams:
+    """The knobs of one trial, around those of params.yaml."""
+    knobs: dict[str, Any] = {
+        "learning_rate": trial.suggest_float("learning_rate", now.learning_rate / 4, now.learning_rate * 4, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 0.0, 0.2),
+        "shift": trial.suggest_int("shift", 0, 5),
+        "cutout": trial.suggest_int("cutout", 0, 12),
+        "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.2),
+    }
+    return now.model_copy(update=knobs)
+
+
+def training_of(model: str, params: Params) -> tuple[TrainingParams, Callable[[TrainingParams, Job], Trained]]:
+    """The training section of a model in params.yaml, and how to train it under other knobs."""
+    if model == "transfer":
+        section = params.transfer
+        return section.training, lambda knobs, job: transfer.train(section.model_copy(update={"training": knobs}), job)
+    recipe = getattr(params.cnn, model.removeprefix("cnn-"))
+    return recipe.training, lambda knobs, job: cnn.train(recipe.model_copy(update={"training": knobs}), job)
+
+
+def run_trial(trial: Trial, model: str, params: Params, dataset: car_truck.Dataset, parent: str) -> float:
+    """Train once, as a child run of `parent`; its last validation accuracy.
+
+    Raises:
+        optuna.TrialPruned: after an epoch in which it was behind the median of the trials before it.
+    """
+    now, train = training_of(model, params)
+    knobs = suggest(trial, now)
+    checkpoint = Path(".cache/checkpoints") / f"{trial.study.study_name}-{trial.number}.pt"
+    client = mlflow.MlflowClient()
+    client.set_tag(run_id := _child_run(parent, f"{model} trial {trial.number}"), "optuna_trial", str(trial.number))
+    for name, value in knobs.model_dump().items():
+        client.log_param(run_id, name, value)
+
+    def report(epoch: Epoch) -> None:
+        for name, value in asdict(epoch).items():
+            if name != "epoch" and value is not None:
+                client.log_metric(run_id, f"epoch/{name}", value, step=epoch.epoch)
+        trial.report(epoch.validation_accuracy or 0.0, epoch.epoch)
+        if epoch.epoch < knobs.epochs and trial.should_prune():
+            raise optuna.TrialPruned
+
+    status = "FAILED"
+    try:
+        device = choose_device(params.device, deterministic=params.deterministic)
+        accuracy = train(knobs, Job(dataset, params.seed, device, checkpoint, report)).history[-1].validation_accuracy
+        client.log_metric(run_id, "validation_accuracy", accuracy or 0.0)
+        status = "FINISHED"
+    except optuna.TrialPruned:
+        client.set_tag(run_id, "pruned", "true")
+        status = "FINISHED"
+        raise
+    except PipelineError as error:  # a rate so high that the loss is no number is an answer too
+        print(f"trial {trial.number}: {error}")
+        raise optuna.TrialPruned from error
+    finally:
+        client.set_terminated(run_id, status)
+        checkpoint.unlink(missing_ok=True)
+    return accuracy or 0.0
+
+
+def _child_run(parent: str, name: str) -> str:
+    client = mlflow.MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    return str(client.create_run(experiment, tags={"mlflow.parentRunId": parent}, run_name=name).info.run_id)
+
+
+def open_study(model: str, storage: str, params: Params) -> tuple[Study, str]:
+    """The study of this model in a storage, made where it is missing, and its parent run in MLflow."""
+    now, _ = training_of(model, params)
+    Path(".cache").mkdir(exist_ok=True)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=f"sweep-{model}",
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(multivariate=False),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=now.epochs // 3),
+    )
+    experiment = open_experiment(f"{params.tracking.experiment}-sweeps")
+    if "parent_run" not in study.user_attrs:
+        run = mlflow.MlflowClient().create_run(experiment, run_name=study.study_name)
+        study.set_user_attr("parent_run", run.info.run_id)
+        names = ("learning_rate", "weight_decay", "shift", "cutout", "label_smoothing")
+        study.enqueue_trial({name: getattr(now, name) for name in names})
+    return study, study.user_attrs["parent_run"]
+
+
+def summary(study: Study, model: str, images: int) -> str:
+    """What was found, how sure that is, and the lines for params.yaml."""
+    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    if not finished:
+        return "no trial was finished"
+    best, first = study.best_trial, finished[0]
+    keys = ["transfer", "training"] if model == "transfer" else ["cnn", model.removeprefix("cnn-"), "training"]
+    lines: dict[str, Any] = {
+        name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in best.params.items()
+    }
+    for key in reversed(keys):
+        lines = {key: lines}
+    low, high = wilson(round(_accuracy(best) * images), images)
+    pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
+    return (
+        f"{len(finished)} trials finished, {pruned} pruned. "
+        f"Best: trial {best.number}, validation {_accuracy(best):.2%} "
+        f"({low:.1%} to {high:.1%} at n = {images:,}); trial {first.number}: {_accuracy(first):.2%}.\n"
+        f"A difference inside the interval is noise: look at it under other seeds before you keep it.\n\n"
+        f"{yaml.safe_dump(lines, sort_keys=False)}"
+    )
+
+
+def _accuracy(trial: FrozenTrial) -> float:
+    return float(trial.value or 0.0)
+
+
+def main() -> None:
+    """Run some more trials of a study and print what is best so far."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", choices=MODELS, default="cnn-tuned", help="what to tune (%(default)s)")
+    parser.add_argument("--trials", type=int, default=6, help="how many trials this process runs (%(default)s)")
+    parser.add_argument("--storage", default=STORAGE, help="Optuna storage, shared by URL (%(default)s)")
+    arguments = parser.parse_args()
+    params, dataset = load_params(), car_truck.load()
+    if not len(dataset.rows("validation")):
+        raise PipelineError("data.validation_share is 0: a sweep chooses on validation images")
+    keep_freed_memory()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    study, parent = open_study(arguments.model, arguments.storage, params)
+    study.optimize(
+        lambda trial: run_trial(trial, arguments.model, params, dataset, parent),
+        n_trials=arguments.trials,
+        callbacks=[lambda _, trial: print(f"trial {trial.number}: {trial.state.name.lower()}, {trial.value}\n")],
+    )
+    mlflow.MlflowClient().set_terminated(parent)
+    print(summary(study, arguments.model, len(dataset.rows("validation"))))
+
+
+if __name__ == "__main__":
+    run_as_command(main)

@@ -1,0 +1,86 @@
+"""Two processes under the true torchrun train what one process trains."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from pipeline import car_truck
+from tests.conftest import ROOT
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from pipeline import car_truck, distributed, training
+from pipeline.errors import run_as_command
+from pipeline.models import LectureCnn
+from pipeline.params import TrainingParams
+from pipeline.training import Job, fit
+
+training.choose_precision = lambda _: (torch.float32, "float32: a test")
+settings = {settings}
+
+def main():
+    torch.set_num_threads(1)
+    with distributed.joined(torch.device("cpu")):
+        torch.manual_seed(distributed.rank())  # the leader's weights must be the ones
+        model = LectureCnn("rgb")
+        model.dropout.p = 0.0  # its draws are each process's own
+        fit(model, TrainingParams(**settings), Job(car_truck.load(), 0, torch.device("cpu"), Path("checkpoint.pt")))
+        save_file(model.state_dict(), f"weights-{{distributed.size()}}-{{distributed.rank()}}.safetensors")
+
+run_as_command(main)
+"""
+SETTINGS = {
+    "epochs": 2, "batch_size": 16, "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05,
+    "schedule": "one_cycle", "flip": True, "shift": 3, "cutout": 8, "label_smoothing": 0.1, "ema_decay": 0.9,
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(dataset, in_tmp):
+    car_truck.save(dataset)
+    return in_tmp
+
+
+def run(folder: Path, *command: str, **settings) -> subprocess.CompletedProcess[str]:
+    (folder / "train.py").write_text(SCRIPT.format(settings=SETTINGS | settings))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = (sys.executable, *command, "train.py")
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_two_processes_end_with_the_weights_of_one_and_resume_together(folder):
+    alone = run(folder)
+    assert alone.returncode == 0, alone.stderr
+    (folder / "checkpoint.pt").unlink()
+    together = run(folder, *TORCHRUN)
+    assert together.returncode == 0, together.stderr
+    assert "in 2 processes" in together.stdout
+    assert together.stdout.count("epoch   2/2") == 1, "the leader alone prints"
+    one, first, second = (load_file(folder / f"weights-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
+    for name, weights in one.items():
+        assert first[name].equal(second[name])
+        assert (first[name] - weights).abs().max() < 1e-4, name
+    again = run(folder, *TORCHRUN)
+    assert again.stdout.count("going on after epoch 2") == 1
+    resumed = load_file(folder / "weights-2-1.safetensors")
+    assert all(resumed[name].equal(weights) for name, weights in first.items())
+
+
+def test_a_batch_that_cannot_be_shared_out_is_one_line(folder):
+    done = run(folder, *TORCHRUN, batch_size=15)
+    assert done.returncode != 0
+    assert "error: batch_size = 15 cannot be shared out to 2 processes evenly" in done.stderr
