@@ -28,6 +28,7 @@ class Architecture(BaseModel):
     color: Literal["grayscale", "rgb"] = "rgb"
     backbone: str = ""
     resolution: int = 32
+    mirror: bool = False
 
 
 class Classifier(nn.Module):
@@ -36,6 +37,16 @@ class Classifier(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+
+    def logits(self, images: Tensor) -> Tensor:
+        """What the network says of each image: uint8 `[N, 32, 32, 3]` -> float32 `[N]`."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float32 `[N]`; where `mirror` is set and nothing is trained, the mean with the mirror images' ones."""
+        if self.training or not self.architecture.mirror:
+            return self.logits(images)
+        return self.logits(torch.cat([images, images.flip(2)])).view(2, -1).mean(0)
 
     def first_filters(self) -> Tensor | None:
         """The weights `[filters, C, H, W]` of the first convolution, where there is one."""
@@ -62,7 +73,7 @@ class LeastSquares(Classifier):
         self.weights.copy_(solution[:, 0])
         return self
 
-    def forward(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         """Logits: twice the fitted value v. The least-squares estimate of the probability is (1 + v) / 2, which leaves
         0 to 1; sigmoid(2v) has its value and slope at v = 0, and stays within.
         """
@@ -76,8 +87,8 @@ class LectureCnn(Classifier):
     -> 256 -> dense 64 -> one logit.
     """
 
-    def __init__(self, color: Literal["grayscale", "rgb"]) -> None:
-        super().__init__(Architecture(kind="lecture_cnn", color=color))
+    def __init__(self, color: Literal["grayscale", "rgb"], *, mirror: bool = False) -> None:
+        super().__init__(Architecture(kind="lecture_cnn", color=color, mirror=mirror))
         channels = 1 if color == "grayscale" else 3
         self.conv1 = nn.Conv2d(channels, 32, 7)
         self.conv2 = nn.Conv2d(32, 64, 5)
@@ -115,7 +126,7 @@ class LectureCnn(Classifier):
         third = F.relu(self.conv3(F.max_pool2d(second, 2)))
         return [first, second, third]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         """Logits float32 `[N]`."""
         features = self.response_maps(images)[-1].flatten(1)
         hidden = F.relu(self.dense(self.dropout(features)))
@@ -129,8 +140,8 @@ class TransferNet(Classifier):
     enlarge: Tensor
     enlarge_rows: Tensor
 
-    def __init__(self, backbone: str, resolution: int, *, pretrained: bool) -> None:
-        super().__init__(Architecture(kind="transfer", backbone=backbone, resolution=resolution))
+    def __init__(self, backbone: str, resolution: int, *, pretrained: bool, mirror: bool = False) -> None:
+        super().__init__(Architecture(kind="transfer", backbone=backbone, resolution=resolution, mirror=mirror))
         self.backbone: Backbone = build_backbone(backbone, pretrained=pretrained)
         self.logit = nn.Linear(self.backbone.features, 1)
         self.register_buffer("enlarge", bicubic(resolution), persistent=False)
@@ -153,7 +164,7 @@ class TransferNet(Classifier):
         features: Tensor = self.backbone(enlarged.view(count, side, side, 3).permute(0, 3, 1, 2))
         return features
 
-    def forward(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         """Logits float32 `[N]`."""
         logits: Tensor = self.logit(self.features(images))[:, 0].float()
         return logits
@@ -179,6 +190,8 @@ def build(architecture: Architecture) -> Classifier:
         case "least_squares":
             return LeastSquares()
         case "lecture_cnn":
-            return LectureCnn(architecture.color)
+            return LectureCnn(architecture.color, mirror=architecture.mirror)
         case "transfer":
-            return TransferNet(architecture.backbone, architecture.resolution, pretrained=False)
+            return TransferNet(
+                architecture.backbone, architecture.resolution, pretrained=False, mirror=architecture.mirror
+            )

@@ -102,6 +102,7 @@ class CnnParams(Section):
     """The lecture's network under one recipe."""
 
     color: Literal["grayscale", "rgb"]
+    mirror: bool
     training: TrainingParams
 
 
@@ -119,6 +120,7 @@ class TransferParams(Section):
     resolution: Annotated[int, Field(ge=32, le=512)]
     frozen_blocks: Annotated[int, Field(ge=0)]
     head_l2: Annotated[float, Field(gt=0)]
+    mirror: bool
     training: TrainingParams
 
 

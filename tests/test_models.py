@@ -27,7 +27,9 @@ MODELS = [
     LeastSquares,
     lambda: LectureCnn("grayscale"),
     lambda: LectureCnn("rgb"),
+    lambda: LectureCnn("rgb", mirror=True),
     lambda: TransferNet(PACKAGED, 32, pretrained=False),
+    lambda: TransferNet(PACKAGED, 32, pretrained=False, mirror=True),
 ]
 
 
@@ -67,6 +69,21 @@ def test_least_squares_sees_grayscale_and_a_bias():
     assert row[1].item() == pytest.approx((0.299 * 10 + 0.587 * 20 + 0.114 * 30) / 255)
     assert row[-1].item() == 1
     assert row[:-1].count_nonzero() == 1
+
+
+def test_a_mirroring_model_gives_an_image_and_its_mirror_image_the_same_answer(some_images):
+    images = torch.from_numpy(some_images)
+    torch.manual_seed(0)
+    model = LectureCnn("rgb", mirror=True).eval()
+    answers = model(images)
+    assert torch.allclose(answers, model(images.flip(2)), atol=1e-6)
+    assert torch.allclose(answers, (model.logits(images) + model.logits(images.flip(2))) / 2, atol=1e-6)
+    assert not torch.allclose(answers, model.logits(images), atol=1e-3)
+    model.train()
+    torch.manual_seed(1)
+    trained = model(images)
+    torch.manual_seed(1)
+    assert torch.equal(trained, model.logits(images)), "training sees one image, as it was drawn"
 
 
 def test_the_lectures_network_has_the_slides_layers():

@@ -316,6 +316,20 @@ def test_a_killed_repro_is_finished_by_the_next(reproduced):
     assert sorted(states) == ["FINISHED", "FINISHED", "KILLED"]
 
 
+def test_two_processes_train_where_a_param_says_so(reproduced):
+    """torchrun under DVC: the same shape of result, one run, about the same accuracy."""
+    with reproduced.left_as_it_was():
+        reproduced.change(processes=2)
+        done = reproduced.run("dvc", "repro", "--force", "--single-item", "cnn@tuned")
+        assert "in 2 processes" in done.stdout
+        assert done.stdout.count("epoch   3/20") == 1
+        metrics = reproduced.json("models/cnn-tuned/metrics.json")
+        assert metrics["train_accuracy"] > 0.9
+    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
+        (count,) = database.execute("select count(*) from runs where name = 'cnn-tuned'").fetchone()
+    assert count == 4  # the first repro's, a killed one's, the next one's, this one's
+
+
 def kill_all(pid: int) -> None:
     parent = psutil.Process(pid)
     for process in [*parent.children(recursive=True), parent]:

@@ -140,7 +140,7 @@ def test_frozen_blocks_keep_their_weights_and_the_others_move(job):
     from pipeline.stages.transfer import parameter_groups
 
     params = TransferParams(
-        backbone="resnet18", resolution=32, frozen_blocks=3, head_l2=0.01,
+        backbone="resnet18", resolution=32, frozen_blocks=3, mirror=False, head_l2=0.01,
         training=TrainingParams.model_validate(EVERYTHING | {"epochs": 1}),
     )  # fmt: skip
     torch.manual_seed(0)

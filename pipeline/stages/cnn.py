@@ -16,7 +16,7 @@ from pipeline.training import Job, fit
 def train(recipe: CnnParams, job: Job) -> Trained:
     """Start from Keras's random weights and learn filters and classifier together."""
     torch.manual_seed(job.seed)
-    model = LectureCnn(recipe.color).standardise_by(job.images("train"))
+    model = LectureCnn(recipe.color, mirror=recipe.mirror).standardise_by(job.images("train"))
     history = fit(model, recipe.training, job)
     return Trained(model, sum(epoch.seconds for epoch in history), history)
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import sys
+
+import mlflow
+import optuna
+import pytest
+import yaml
+
+from pipeline import car_truck, sweep
+from pipeline.errors import PipelineError
+from pipeline.params import Params
+
+
+@pytest.fixture
+def folder(dataset, document, in_tmp):
+    """A folder to sweep in: small data, short training."""
+    car_truck.save(dataset)
+    document["cnn"]["tuned"]["training"] |= {"epochs": 2, "batch_size": 16}
+    document["device"] = "cpu"
+    (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
+    return in_tmp
+
+
+def run(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
+    sweep.main()
+
+
+def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, document, monkeypatch, capsys):
+    run(monkeypatch, "cnn-tuned", "--trials", "2")
+    run(monkeypatch, "cnn-tuned", "--trials", "1")
+    study = optuna.load_study(study_name="sweep-cnn-tuned", storage=sweep.STORAGE)
+    assert len(study.trials) == 3
+    now = document["cnn"]["tuned"]["training"]
+    assert study.trials[0].params == pytest.approx({name: now[name] for name in study.trials[0].params})
+    printed = capsys.readouterr().out
+    lines = yaml.safe_load(printed[printed.rindex("cnn:") :])
+    now |= lines["cnn"]["tuned"]["training"]
+    assert Params.model_validate(document)
+    best = study.best_trial
+    assert lines["cnn"]["tuned"]["training"] == pytest.approx(best.params, rel=0.01)
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("car-or-truck-sweeps")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 3
+    found = next(run for run in children if run.data.tags["optuna_trial"] == str(best.number))
+    assert found.data.metrics["validation_accuracy"] == best.value
+    assert len(client.get_metric_history(found.info.run_id, "epoch/train_loss")) == 2
+
+
+def test_a_loss_that_is_no_number_ends_its_trial_alone(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "suggest", lambda _, now: now.model_copy(update={"learning_rate": 1e30}))
+    run(monkeypatch, "cnn-tuned", "--trials", "1")
+    printed = capsys.readouterr().out
+    assert "the loss is" in printed
+    assert "no trial was finished" in printed
+
+
+def test_a_sweep_without_validation_images_is_refused(folder, dataset, document, monkeypatch):
+    dataset.manifest["split"] = dataset.manifest["split"].replace("validation", "train")
+    car_truck.save(dataset)
+    with pytest.raises(PipelineError, match=r"data\.validation_share is 0"):
+        run(monkeypatch, "cnn-tuned", "--trials", "1")
