@@ -30,6 +30,8 @@ def hand_over(processes: int) -> bool:
     from torch.distributed import run  # noqa: PLC0415  # takes a second, which only this path is worth
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
 
+    # Share out the cores too; torchrun would give each process one, and say so in five lines.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process that failed has said why
     module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
     try:

@@ -155,13 +155,13 @@ class TransferNet(Classifier):
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 `[N, 32, 32, 3]` -> features `[N, F]`."""
-        count, side = len(images), self.architecture.resolution
+        side = self.architecture.resolution
         if self.backbone.turned:
             images = images.flip(1, 2)
         with without_autocast_on_cpu(images.device):
             pixels = (images.float() / 255 - self.backbone.mean) / self.backbone.std
-            enlarged = (self.enlarge @ pixels.reshape(count, 32, 32 * 3)) @ self.enlarge_rows
-        features: Tensor = self.backbone(enlarged.view(count, side, side, 3).permute(0, 3, 1, 2))
+            enlarged = (self.enlarge @ pixels.reshape(-1, 32, 32 * 3)) @ self.enlarge_rows
+        features: Tensor = self.backbone(enlarged.view(-1, side, side, 3).permute(0, 3, 1, 2))
         return features
 
     def logits(self, images: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ def main():
         model = LectureCnn("rgb")
         model.dropout.p = 0.0  # its draws are each process's own
         fit(model, TrainingParams(**settings), Job(car_truck.load(), 0, torch.device("cpu"), Path("checkpoint.pt")))
-        save_file(model.state_dict(), f"weights-{{distributed.size()}}-{{distributed.rank()}}.safetensors")
+        weights = {{name: tensor.contiguous() for name, tensor in model.state_dict().items()}}
+        save_file(weights, f"weights-{{distributed.size()}}-{{distributed.rank()}}.safetensors")
 
 run_as_command(main)
 """

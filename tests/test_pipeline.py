@@ -68,11 +68,11 @@ class Repository:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def change(self, **sections) -> None:
+    def change(self, **changes_of) -> None:
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
-        for name, changes in sections.items():
-            params[name] |= changes
+        for name, changes in changes_of.items():
+            params[name] = params[name] | changes if isinstance(changes, dict) else changes
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     @contextmanager

@@ -48,7 +48,7 @@ def fit_head(model: TransferNet, params: TransferParams, job: Job) -> dict[str, 
 
 
 def train(params: TransferParams, job: Job) -> Trained:
-    """Step 1, then step 2: all layers but the lowest are fine-tuned from there."""
+    """Step 1, then step 2: the layers are fine-tuned from there."""
     start = time.perf_counter()
     model = TransferNet(params.backbone, params.resolution, pretrained=True, mirror=params.mirror).to(job.device).eval()
     frozen = {}
