@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
@@ -168,6 +169,11 @@ def _torchvision_model(name: str, pretrained: bool) -> nn.Module:
         raise PipelineError(
             f"transfer.backbone = {name!r}: its weights cannot be downloaded ({error}); "
             f"{PACKAGED} needs no network, and weights put into {torch.hub.get_dir()}/checkpoints are found there"
+        ) from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise PipelineError(
+            f"transfer.backbone = {name!r}: its weights in {torch.hub.get_dir()}/checkpoints are damaged or another "
+            f"network's ({str(error).splitlines()[0]}); delete them there, and they are downloaded again"
         ) from None
 
 

@@ -140,6 +140,19 @@ def test_folding_keeps_what_a_backbone_computes(name):
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("damage", ["empty", "truncated", "another network's"])
+def test_damaged_weights_are_a_clear_error(monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.get_model_weights("resnet18").DEFAULT.url
+    path = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    torch.save(torchvision.models.get_model("shufflenet_v2_x0_5").state_dict(), path)
+    if damage != "another network's":
+        path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:100_000])
+    with pytest.raises(PipelineError, match="its weights in .* are damaged or another network's"):
+        build_backbone("resnet18", pretrained=True)
+
+
 @pytest.mark.parametrize("side", [64, 65, 72])
 def test_the_packaged_backbone_turned_and_folded_computes_what_timm_does(side):
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
