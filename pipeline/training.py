@@ -1,4 +1,4 @@
-"""The one training loop: the dataset is a uint8 tensor on the device, and so is its augmentation.
+"""The one training loop: the dataset is a uint8 tensor on the device; there is no DataLoader.
 
 A killed run goes on from its last epoch and ends with the same weights: a checkpoint holds all that moves.
 """
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pipeline import distributed
+from pipeline.augmentation import augment
 from pipeline.car_truck import Dataset, Split
 from pipeline.devices import choose_precision, describe_device
 from pipeline.errors import PipelineError
@@ -273,35 +274,6 @@ def _line(epoch: Epoch, epochs: int) -> str:
         f"epoch {epoch.epoch:3}/{epochs}  loss {epoch.train_loss:.4f}  train {epoch.train_accuracy:.4f}{validation}"
         f"  {epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s"
     )
-
-
-def augment(images: Tensor, params: TrainingParams, generator: torch.Generator) -> Tensor:
-    """uint8 `[N, 32, 32, 3]` -> the same shape: each image flipped, shifted and blanked by its own random draw.
-
-    Pixels that a shift brings in from outside are mirrored from inside.
-    """
-    count, side, device = len(images), images.shape[1], images.device
-    steps = torch.arange(side, device=device)
-    rows = columns = steps.expand(count, side)
-    if params.flip:
-        mirrored = torch.rand(count, 1, generator=generator, device=device) < 0.5
-        columns = torch.where(mirrored, side - 1 - columns, columns)
-    if params.shift:
-        offsets = torch.randint(-params.shift, params.shift + 1, (2, count, 1), generator=generator, device=device)
-        rows, columns = _reflect(rows + offsets[0], side), _reflect(columns + offsets[1], side)
-    if params.flip or params.shift:
-        every = torch.arange(count, device=device)[:, None, None]
-        images = images[every, rows[:, :, None], columns[:, None, :]]
-    if params.cutout:
-        corners = torch.randint(0, side - params.cutout + 1, (2, count, 1), generator=generator, device=device)
-        inside = (steps >= corners) & (steps < corners + params.cutout)
-        images = images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[..., None], 127)
-    return images
-
-
-def _reflect(positions: Tensor, side: int) -> Tensor:
-    """Positions outside 0 .. side - 1, mirrored at the border pixel."""
-    return (side - 1) - ((side - 1) - positions.abs()).abs()
 
 
 def smooth(labels: Tensor, amount: float) -> Tensor:

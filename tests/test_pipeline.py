@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import tarfile
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +16,12 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-import requests
 import yaml
 
 from pipeline.files import sha256_of
 from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
 from tests.conftest import ROOT, copy_of_repository
+from tests.serving import Serving, post
 
 BIN = Path(sys.executable).parent
 BATCHES = make_batches(20)
@@ -330,13 +327,7 @@ def test_two_processes_train_where_a_param_says_so(reproduced):
     assert count == 4  # the first repro's, a killed one's, the next one's, this one's
 
 
-def kill_all(pid: int) -> None:
-    parent = psutil.Process(pid)
-    for process in [*parent.children(recursive=True), parent]:
-        process.send_signal(signal.SIGKILL)
-
-
-def test_the_service_answers_as_the_pipeline_does(reproduced, tmp_path, free_port):
+def test_the_service_answers_as_the_pipeline_does(reproduced, tmp_path):
     """The bare `bentoml serve` of the repository root, over HTTP, on images of the test split."""
     from PIL import Image
 
@@ -348,70 +339,17 @@ def test_the_service_answers_as_the_pipeline_does(reproduced, tmp_path, free_por
     rows = dataset.rows("test")[:8]
     for row in rows:
         Image.fromarray(dataset.images[row]).save(tmp_path / f"{row}.png")
-    with Serving(reproduced, free_port) as url:
-        answer = post_images(f"{url}/predict", [tmp_path / f"{row}.png" for row in rows])
-        bad = tmp_path / "bad.png"
-        bad.write_text("no image")
-        status, message = post_expecting_error(f"{url}/predict", [bad])
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    with Serving(reproduced.folder, reproduced.environment) as url:
+        answered = post(f"{url}/predict", [tmp_path / f"{row}.png" for row in rows])
+        refused = post(f"{url}/predict", [bad])
+    assert answered.status_code == 200, answered.text
+    answer = answered.json()
     for prediction, row in zip(answer["predictions"], rows, strict=True):
         probability = expected["probability"].iloc[row]
         assert prediction["label"] == ("truck" if probability > 0.5 else "car")
         assert prediction["probabilities"]["truck"] == pytest.approx(probability, abs=1e-4)
     assert answer["model"]["name"] == champion
-    assert status == 400
-    assert "image 1 is no readable" in message
-
-
-class Serving:
-    """`bentoml serve` while the block runs; yields its address once it is ready."""
-
-    def __init__(self, repository: Repository, port: int) -> None:
-        self.repository, self.url = repository, f"http://127.0.0.1:{port}"
-
-    def __enter__(self) -> str:
-        environment = self.repository.environment | {"BENTOML_PORT": self.url.rpartition(":")[2]}
-        self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            [BIN / "bentoml", "serve"], cwd=self.repository.folder, env=environment, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            time.sleep(0.2)
-            try:
-                requests.get(f"{self.url}/readyz", timeout=2).raise_for_status()
-                return self.url
-            except requests.RequestException as error:
-                last = error
-        self.log.seek(0)
-        self.__exit__()
-        raise AssertionError(f"the service is not ready: {last}\n{self.log.read()}")
-
-    def __exit__(self, *_) -> None:
-        if self.process.poll() is None:
-            kill_all(self.process.pid)
-        self.process.wait()
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def post_images(url: str, paths: list[Path]):
-    answer = requests.post(
-        url, files=[("images", (path.name, path.read_bytes(), "image/png")) for path in paths], timeout=30
-    )
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def post_expecting_error(url: str, paths: list[Path]) -> tuple[int, str]:
-    answer = requests.post(
-        url, files=[("images", (path.name, path.read_bytes(), "image/png")) for path in paths], timeout=30
-    )
-    return answer.status_code, answer.text
+    assert refused.status_code == 400
+    assert "image 1 is no readable" in refused.text

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import training
+from pipeline.augmentation import augment
 from pipeline.errors import PipelineError
 from pipeline.evaluation import predict_logits
 from pipeline.models import LectureCnn, TransferNet
 from pipeline.params import TrainingParams
-from pipeline.training import Job, augment, checkpoint_path, fit, smooth
+from pipeline.training import Job, checkpoint_path, fit, smooth
 
 CPU = torch.device("cpu")
 RMSPROP = {
