@@ -25,7 +25,7 @@ verify: setup  ## hold the results against their claims: every digest, every mod
 test: setup  ## the everyday tests
 	pytest
 
-test-slow: setup  ## the tests that take longer: set-up from nothing with each Python
+test-slow: setup  ## the tests that take longer: set-up with each Python, two processes under DVC
 	pytest -m slow
 
 lint: setup  ## style and common faults
