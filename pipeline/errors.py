@@ -42,7 +42,9 @@ def _end_with_dvc() -> None:
     """
     if sys.platform == "linux":
         shells = ("sh", "dash", "bash", "zsh", "ksh", "fish")
-        dvc = next(process for process in psutil.Process().parents() if process.name() not in shells)
+        dvc = next((process for process in psutil.Process().parents() if process.name() not in shells), None)
+        if dvc is None:  # it ended already, or works in another container
+            return
         handle = os.pidfd_open(dvc.pid)
 
         def wait_and_end() -> None:

@@ -27,7 +27,7 @@ from pipeline.params import Params, TrainingParams, load_params
 from pipeline.results import Trained
 from pipeline.stages import cnn, transfer
 from pipeline.tracking import open_experiment
-from pipeline.training import Epoch, Job
+from pipeline.training import Epoch, Job, checkpoint_path
 
 MODELS = ("cnn-lecture", "cnn-tuned", "transfer")
 STORAGE = "sqlite:///.cache/sweeps.db"
@@ -101,13 +101,14 @@ def _child_run(parent: str, name: str) -> str:
     return str(client.create_run(experiment, tags={"mlflow.parentRunId": parent}, run_name=name).info.run_id)
 
 
-def open_study(model: str, storage: str, params: Params) -> tuple[Study, str]:
-    """The study of this model in a storage, made where it is missing, and its parent run in MLflow."""
+def open_study(model: str, storage: str, params: Params, dataset: car_truck.Dataset) -> tuple[Study, str]:
+    """The study of this model under these params, data and code, made if missing, and its parent run in MLflow."""
     now, _ = training_of(model, params)
     Path(".cache").mkdir(exist_ok=True)
+    identity = {"params": params.model_dump(exclude={"download", "tracking"}), "dataset": dataset.digest}
     study = optuna.create_study(
         storage=storage,
-        study_name=f"sweep-{model}",
+        study_name=checkpoint_path(f"sweep-{model}", **identity).stem,  # other params, data or code: another study
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(multivariate=False),
@@ -162,13 +163,15 @@ def main() -> None:
     keep_freed_memory()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    study, parent = open_study(arguments.model, arguments.storage, params)
-    study.optimize(
-        lambda trial: run_trial(trial, arguments.model, params, dataset, parent),
-        n_trials=arguments.trials,
-        callbacks=[lambda _, trial: print(f"trial {trial.number}: {trial.state.name.lower()}, {trial.value}\n")],
-    )
-    mlflow.MlflowClient().set_terminated(parent)
+    study, parent = open_study(arguments.model, arguments.storage, params, dataset)
+    try:
+        study.optimize(
+            lambda trial: run_trial(trial, arguments.model, params, dataset, parent),
+            n_trials=arguments.trials,
+            callbacks=[lambda _, trial: print(f"trial {trial.number}: {trial.state.name.lower()}, {trial.value}\n")],
+        )
+    finally:
+        mlflow.MlflowClient().set_terminated(parent)
     print(summary(study, arguments.model, len(dataset.rows("validation"))))
 
 

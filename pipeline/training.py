@@ -156,7 +156,9 @@ class _Training:
             loss_sum, correct = loss_sum + loss, correct + right
             share = batch_size // distributed.size()
             bar.set_postfix(loss=f"{loss_sum / step:.3f}", accuracy=f"{correct / step / share:.3f}")
-        loss_sum, correct = distributed.total(torch.tensor([loss_sum / distributed.size(), correct])).tolist()
+        loss_sum, correct = distributed.total(
+            torch.tensor([loss_sum / distributed.size(), correct], device=self.device)  # NCCL adds up on GPUs alone
+        ).tolist()
         images_per_second = order.numel() / (time.perf_counter() - start)
         validation_loss, validation_accuracy = self._validate()
         return Epoch(

@@ -30,7 +30,8 @@ def run(monkeypatch, *arguments: str) -> None:
 def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, document, monkeypatch, capsys):
     run(monkeypatch, "cnn-tuned", "--trials", "2")
     run(monkeypatch, "cnn-tuned", "--trials", "1")
-    study = optuna.load_study(study_name="sweep-cnn-tuned", storage=sweep.STORAGE)
+    (name,) = optuna.get_all_study_names(sweep.STORAGE)
+    study = optuna.load_study(study_name=name, storage=sweep.STORAGE)
     assert len(study.trials) == 3
     now = document["cnn"]["tuned"]["training"]
     assert study.trials[0].params == pytest.approx({name: now[name] for name in study.trials[0].params})
@@ -49,6 +50,14 @@ def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, do
     found = next(run for run in children if run.data.tags["optuna_trial"] == str(best.number))
     assert found.data.metrics["validation_accuracy"] == best.value
     assert len(client.get_metric_history(found.info.run_id, "epoch/train_loss")) == 2
+
+
+def test_other_params_are_another_study(folder, document, params, dataset):
+    first, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, params, dataset)
+    again, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, params, dataset)
+    document["cnn"]["tuned"]["training"]["epochs"] += 1
+    other, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, Params.model_validate(document), dataset)
+    assert first.study_name == again.study_name != other.study_name
 
 
 def test_a_loss_that_is_no_number_ends_its_trial_alone(folder, monkeypatch, capsys):
