@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +13,26 @@ import numpy as np
 import torch
 
 from benchmarks.page import made_by, table
-from pipeline import car_truck
+from benchmarks.repeated import train_once
 from pipeline.devices import choose_device, keep_freed_memory
 from pipeline.errors import run_as_command
-from pipeline.evaluation import predict_logits
-from pipeline.files import atomic, read_json, write_json
+from pipeline.files import atomic
 from pipeline.params import load_params
 from pipeline.sweep import MODELS, training_of
-from pipeline.training import Job, checkpoint_path
 
 PAGE = Path("benchmarks/seeds.md")
-DONE = Path(".cache/seeds")
 ASKED = {
     "cnn-lecture": (0.890, 75), "cnn-tuned": (0.935, 150), "transfer, frozen": (0.94, 150), "transfer": (0.98, 420),
 }  # fmt: skip
 """Mean test accuracy and seconds of training on two CPU cores that this project set out for."""
 
 
-def train_once(model: str, seed: int) -> dict[str, Any]:
-    """Train one model under one seed; test accuracies (a share) and seconds of training."""
-    params, dataset = load_params(), car_truck.load()
-    device = choose_device(params.device, deterministic=params.deterministic)
+def train_seed(model: str, seed: int) -> dict[str, Any]:
+    """Train one model of params.yaml under one seed."""
+    params = load_params()
     section = params.transfer if model == "transfer" else getattr(params.cnn, model.removeprefix("cnn-"))
-    identity = {"recipe": section.model_dump(), "seed": seed, "dataset": dataset.digest, "device": device.type}
-    checkpoint = checkpoint_path(f"seeds-{model}-{seed}", splits=dataset.split_digest, **identity)
-    done = DONE / f"{checkpoint.stem}.json"
-    if not done.exists():
-        print(f"\n{model}, seed {seed}")
-        knobs, train = training_of(model, params)
-        trained = train(knobs, Job(dataset, seed, device, checkpoint))
-        rows = dataset.rows("test")
-        right = (predict_logits(trained.model, dataset.images[rows], device) > 0) == (dataset.labels[rows] > 0)
-        measured: dict[str, Any] = {model: {"accuracy": float(right.mean()), "seconds": trained.seconds}}
-        if frozen := trained.frozen_accuracies:
-            seconds = trained.seconds - sum(epoch.seconds for epoch in trained.history)
-            measured[f"{model}, frozen"] = {"accuracy": frozen["frozen_test_accuracy"], "seconds": seconds}
-        done.parent.mkdir(parents=True, exist_ok=True)
-        write_json(done, measured)
-        checkpoint.unlink(missing_ok=True)
-    found: dict[str, Any] = read_json(done)
-    print(json.dumps(found))
-    return found
+    knobs, train = training_of(model, params)
+    return train_once(model, section.model_dump(), seed, lambda job: train(knobs, job))
 
 
 def page(measured: dict[str, list[dict[str, float]]], device: torch.device, command: str) -> str:
@@ -93,7 +71,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, float]]] = {}
     for model in arguments.models:
         for seed in range(arguments.seeds):
-            for name, run in train_once(model, seed).items():
+            for name, run in train_seed(model, seed).items():
                 measured.setdefault(name, []).append(run)
     with atomic(PAGE) as temporary:
         temporary.write_text(page(measured, choose_device(load_params().device), "make seeds"))

@@ -1,0 +1,108 @@
+"""What each difference between the lecture's recipe and the tuned one is worth -> benchmarks/ablation.json and .md.
+
+`make ablation`. The differences are made one after the other, from `cnn.lecture` of params.yaml to `cnn.tuned`, each
+recipe trained under several seeds. What is done already, under the same params, data and code, is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import ttest_ind
+
+from benchmarks.page import made_by, table
+from benchmarks.repeated import train_once
+from pipeline.devices import choose_device, keep_freed_memory
+from pipeline.errors import run_as_command
+from pipeline.files import atomic, write_json
+from pipeline.params import CnnParams, load_params
+from pipeline.stages import cnn
+
+PAGE = Path("benchmarks/ablation.md")
+DIFFERENCES = {
+    "in colour": ("color",),
+    "flips and shifts": ("flip", "shift", "cutout"),
+    "AdamW, one-cycle rates": (
+        "optimizer", "schedule", "learning_rate", "weight_decay", "batch_size", "label_smoothing", "ema_decay",
+    ),
+    "more epochs": ("epochs",),
+    "mean with the mirror image": ("mirror",),
+}  # fmt: skip
+"""What is changed, in this order, and the params that change it."""
+
+
+def steps(start: CnnParams, end: CnnParams) -> dict[str, CnnParams]:
+    """The recipes from `start` to `end`, each by what it adds to the one before; the last one is `end`."""
+    recipes, now = {"the lecture's recipe": start}, start
+    for name, keys in DIFFERENCES.items():
+        knobs = {key: value for key, value in end.training.model_dump().items() if key in keys}
+        own = {key: value for key, value in end.model_dump(exclude={"training"}).items() if key in keys}
+        now = now.model_copy(update=own | {"training": now.training.model_copy(update=knobs)})
+        recipes[name] = now
+    return recipes
+
+
+def summarise(measured: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """One entry a step: its accuracies, and how far it lies above the step before (Welch's t-test over the seeds)."""
+    entries: list[dict[str, Any]] = []
+    for name, runs in measured.items():
+        accuracies = [run["accuracy"] for run in runs]
+        entry: dict[str, Any] = {"step": name, "test_accuracies": accuracies, "mean": float(np.mean(accuracies))}
+        entry["deviation"] = float(np.std(accuracies, ddof=1)) if len(runs) > 1 else None
+        entry["seconds"] = float(np.median([run["seconds"] for run in runs]))
+        before = entries[-1] if entries else None
+        entry["gain"] = entry["mean"] - before["mean"] if before else None
+        compared = before is not None and len(runs) > 1
+        entry["p"] = (
+            float(ttest_ind(accuracies, before["test_accuracies"], equal_var=False).pvalue) if compared else None
+        )
+        entries.append(entry)
+    return entries
+
+
+def page(document: dict[str, Any]) -> str:
+    """The Markdown page."""
+    rows = []
+    for entry in document["steps"]:
+        spread = "" if entry["deviation"] is None else f" ± {entry['deviation']:.2%}"
+        gain = "" if entry["gain"] is None else f"{entry['gain'] * 100:+.2f} points"
+        verdict = "" if entry["p"] is None else f"{entry['p']:.2g}, {'real' if entry['p'] < 0.05 else 'noise'}"
+        rows.append([entry["step"], f"{entry['mean']:.2%}{spread}", gain, verdict, f"{entry['seconds']:.0f} s"])
+    header = ["each step adds", "test accuracy, mean ± standard deviation", "gain", "p (Welch)", "training, median"]
+    return (
+        "# From the lecture's recipe to the tuned one\n\n"
+        "The same network and the same images; each line changes one thing more. "
+        f"{document['seeds']} seeds; a gain whose p is above 0.05 is called noise.\n\n"
+        f"{table(header, rows)}\n{document['made_by']}"
+    )
+
+
+def main() -> None:
+    """Train every step under every seed, and write the figures and the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1 (%(default)s)")
+    seeds = parser.parse_args().seeds
+    keep_freed_memory()
+    params = load_params()
+    measured: dict[str, list[dict[str, float]]] = {}
+    for name, recipe in steps(params.cnn.lecture, params.cnn.tuned).items():
+        for seed in range(seeds):
+            found = train_once(name, recipe.model_dump(), seed, lambda job, recipe=recipe: cnn.train(recipe, job))
+            measured.setdefault(name, []).append(found[name])
+    device = choose_device(params.device)
+    document = {
+        "seeds": seeds,
+        "steps": summarise(measured),
+        "made_by": made_by("make ablation", device, "torch", "numpy"),
+    }
+    write_json(PAGE.with_suffix(".json"), document)
+    with atomic(PAGE) as temporary:
+        temporary.write_text(page(document))
+    print(f"\n{PAGE.read_text()}")
+
+
+if __name__ == "__main__":
+    run_as_command(main)
