@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui serve sweep seeds bench-training readme lock
+.PHONY: help setup repro verify test test-slow lint types ui serve sweep seeds ablation bench-training readme lock
 N ?= 6
 MODEL ?= cnn-tuned
 STORAGE ?= sqlite:///.cache/sweeps.db
@@ -46,6 +46,9 @@ sweep: setup  ## tune MODEL (cnn-lecture, cnn-tuned, transfer) on validation in 
 
 seeds: setup  ## train every approach under three seeds -> benchmarks/seeds.md
 	python -m benchmarks.seeds
+
+ablation: setup  ## what each step from the lecture's recipe to the tuned one is worth -> benchmarks/ablation.md
+	python -m benchmarks.ablation
 
 bench-training: setup  ## the lecture's network here against Keras -> benchmarks/training.md
 	python -m benchmarks.training
