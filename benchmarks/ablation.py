@@ -7,7 +7,6 @@ recipe trained under several seeds. What is done already, under the same params,
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +53,12 @@ def summarise(measured: dict[str, list[dict[str, float]]]) -> list[dict[str, Any
         entry: dict[str, Any] = {"step": name, "test_accuracies": accuracies, "mean": float(np.mean(accuracies))}
         entry["deviation"] = float(np.std(accuracies, ddof=1)) if len(runs) > 1 else None
         entry["seconds"] = float(np.median([run["seconds"] for run in runs]))
-        entry |= {"gain": None, "p": None}
-        if entries:
-            before = entries[-1]
-            entry["gain"] = entry["mean"] - before["mean"]
-            test = ttest_ind(accuracies, before["test_accuracies"], equal_var=False) if len(runs) > 1 else None
-            entry["p"] = float(test.pvalue) if test and np.isfinite(test.pvalue) else None
+        before = entries[-1] if entries else None
+        entry["gain"] = entry["mean"] - before["mean"] if before else None
+        compared = before is not None and len(runs) > 1
+        entry["p"] = (
+            float(ttest_ind(accuracies, before["test_accuracies"], equal_var=False).pvalue) if compared else None
+        )
         entries.append(entry)
     return entries
 
@@ -91,7 +90,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, float]]] = {}
     for name, recipe in steps(params.cnn.lecture, params.cnn.tuned).items():
         for seed in range(seeds):
-            found = train_once(name, recipe.model_dump(), seed, partial(cnn.train, recipe))
+            found = train_once(name, recipe.model_dump(), seed, lambda job, recipe=recipe: cnn.train(recipe, job))
             measured.setdefault(name, []).append(found[name])
     device = choose_device(params.device)
     document = {

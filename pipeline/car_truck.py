@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,12 +30,14 @@ class Dataset:
         images: uint8 `[N, 32, 32, 3]`, RGB.
         manifest: one row an image, in the order of `images`: id (a number of its own), batch (official file, without
             its ending) and row (position in that file), class_name, label (0 or 1), split.
-        class_names: what label 0 and label 1 are called.
+        classes: CIFAR-10's own names of the two classes, label 0 first.
+        class_names: what they are called here.
         digest: SHA-256 over pixels and labels.
     """
 
     images: NDArray[np.uint8]
     manifest: pd.DataFrame
+    classes: list[str]
     class_names: list[str]
     digest: str
 
@@ -81,7 +83,8 @@ def extract(records: dict[Path, str], params: DataParams, seed: int) -> Dataset:
     manifest["class_name"] = manifest["label"].map(dict(enumerate(params.class_names)))
     manifest["id"] = np.arange(len(manifest))
     labels = manifest["label"].to_numpy(np.uint8)
-    return Dataset(pixels, manifest[list(COLUMNS)], params.class_names, dataset_digest(pixels, labels))
+    digest = dataset_digest(pixels, labels)
+    return Dataset(pixels, manifest[list(COLUMNS)], params.classes, params.class_names, digest)
 
 
 def _official_order(column: pd.Series) -> pd.Series:
@@ -123,8 +126,9 @@ def save(dataset: Dataset, folder: Path = FOLDER) -> None:
         dataset.manifest.to_parquet(temporary, index=False)
     counts = dataset.manifest.groupby(["split", "class_name"]).size()
     summary = {split: {name: int(counts.get((split, name), 0)) for name in dataset.class_names} for split in SPLITS}
-    description = {"digest": dataset.digest, "split_digest": dataset.split_digest}
-    write_json(folder / "dataset.json", description | {"class_names": dataset.class_names, "images": summary})
+    description: dict[str, Any] = {"digest": dataset.digest, "split_digest": dataset.split_digest}
+    description |= {"classes": dataset.classes, "class_names": dataset.class_names, "images": summary}
+    write_json(folder / "dataset.json", description)
 
 
 def load(folder: Path = FOLDER) -> Dataset:
@@ -146,7 +150,7 @@ def load(folder: Path = FOLDER) -> Dataset:
     if tuple(manifest.columns) != COLUMNS or images.shape != (len(manifest), 32, 32, 3) or images.dtype != np.uint8:
         raise PipelineError(f"{images_path} and {manifest_path} do not belong together: run `dvc repro -f extract`")
     digest = dataset_digest(images, manifest["label"].to_numpy(np.uint8))
-    dataset = Dataset(images, manifest, list(description["class_names"]), digest)
+    dataset = Dataset(images, manifest, description["classes"], description["class_names"], digest)
     if (dataset.digest, dataset.split_digest) != (description["digest"], description["split_digest"]):
         raise PipelineError(f"{folder} is damaged: its digest is not that of dataset.json; run `dvc repro -f extract`")
     return dataset

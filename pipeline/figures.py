@@ -12,29 +12,38 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline import charts
 from pipeline.car_truck import Dataset
+from pipeline.evaluation import correct
 from pipeline.files import atomic
-from pipeline.models import Classifier, LeastSquares, LectureCnn
-from pipeline.results import Result
-
-RIGHT, WRONG = "#0072b2", "#d55e00"
-"""Blue and vermilion, which colour-blind people tell apart (Okabe & Ito 2008)."""
+from pipeline.models import LeastSquares
+from pipeline.results import Result, Trained
 
 
-def draw_all(result: Result, model: Classifier, dataset: Dataset) -> None:
-    """Draw every figure that fits the model into its result folder."""
+@torch.inference_mode()
+def draw_all(result: Result, trained: Trained, dataset: Dataset) -> None:
+    """Draw every figure that fits the model into its result folder; NAME-epoch-0 is one from before the training."""
+    model = trained.model.cpu()
     test = result.predictions[result.predictions["split"] == "test"]
-    figures = {"confusion": confusion(test, dataset.class_names), "results": results(test, dataset)}
+    figures = {
+        "confusion": charts.confusion(test, dataset.class_names),
+        "reliability": charts.reliability(test, dataset.class_names),
+        "roc": charts.roc({result.card.name: test}, dataset.class_names),
+        "results": results(test, dataset),
+        "mistakes": mistakes(test, dataset),
+    }
     if len(result.history):
-        figures["curves"] = curves(result.history)
+        figures["curves"] = charts.curves(result.history)
     if isinstance(model, LeastSquares):
         figures["weights"] = least_squares_weights(model, dataset.class_names)
+    if trained.first_filters is not None:
+        figures["filters-epoch-0"] = filters(trained.first_filters, "First-layer filters before training")
     if (first_filters := model.first_filters()) is not None:
         figures["filters"] = filters(first_filters, "First-layer filters after training")
-    if isinstance(model, LectureCnn):
-        for label, name in enumerate(dataset.class_names):
-            image = dataset.images[test["id"][test["label"] == label].iloc[0]]
-            figures[f"response_maps_{name}"] = response_maps(model, image, name)
+    for label, name in enumerate(dataset.class_names):
+        image = dataset.images[test["id"][test["label"] == label].iloc[0]]
+        if layers := model.response_maps(torch.from_numpy(np.array(image))[None]):
+            figures[f"response_maps_{name}"] = response_maps(layers, image, name)
     for name, figure in figures.items():
         save(figure, result.folder / "figures" / f"{name}.png")
 
@@ -101,12 +110,10 @@ def least_squares_weights(model: LeastSquares, class_names: list[str]) -> Figure
     return figure
 
 
-@torch.inference_mode()
-def response_maps(model: LectureCnn, image: NDArray[np.uint8], name: str, shown: int = 16) -> Figure:
-    """What the first `shown` filters of each convolutional layer answer to one image uint8 `[32, 32, 3]`."""
-    layers = model.cpu().response_maps(torch.from_numpy(np.array(image))[None])
-    figure = Figure(figsize=(9.5, 8.2), layout="constrained")
-    figure.suptitle(f"Response maps of the convolutional layers to one {name}", fontsize=12)
+def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, shown: int = 16) -> Figure:
+    """What the first `shown` filters of each layer, float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
+    figure = Figure(figsize=(9.5, 1.6 + 2.2 * len(layers)), layout="constrained")
+    figure.suptitle(f"Response maps of convolutional layers to one {name}, each to its own scale", fontsize=12)
     subfigures: Any = figure.subfigures(1 + len(layers), 1, height_ratios=[1.1] + [2] * len(layers))
     top, *rest = subfigures
     axes = top.subplots()
@@ -115,64 +122,58 @@ def response_maps(model: LectureCnn, image: NDArray[np.uint8], name: str, shown:
     for number, (subfigure, maps) in enumerate(zip(rest, layers, strict=True), start=1):
         _, count, height, width = maps.shape
         subfigure.suptitle(f"layer {number}: {min(shown, count)} of {count} maps, {height}×{width}", fontsize=10)
-        tiles = maps[0, :shown].float()
-        low, high = tiles.amin((1, 2), keepdim=True), tiles.amax((1, 2), keepdim=True)
         axes = subfigure.subplots()
         axes.set_axis_off()
-        canvas, _ = mosaic(((tiles - low) / (high - low).clamp(min=1e-12)).numpy(), shown // 2)
+        canvas, _ = mosaic(to_own_scale(maps[0, :shown]).numpy(), shown // 2)
         axes.imshow(canvas, cmap="viridis", interpolation="nearest")
     return figure
 
 
-def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
-    """Counts and shares of the test images by truth and prediction."""
-    predicted = (test["probability"] > 0.5).astype(int)
-    counts = np.array([[int(((test["label"] == t) & (predicted == p)).sum()) for p in (0, 1)] for t in (0, 1)])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for truth in (0, 1):
-        for prediction in (0, 1):
-            share = shares[truth, prediction]
-            text = f"{counts[truth, prediction]:,}\n{share:.1%}"
-            color = "white" if share > 0.5 else "black"
-            axes.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=13)
-    axes.set(xticks=(0, 1), yticks=(0, 1), xlabel="prediction", ylabel="truth", title=f"{len(test):,} test images")
-    axes.set_xticklabels(class_names)
-    axes.set_yticklabels(class_names, rotation=90, va="center")
-    return figure
-
-
-def curves(history: pd.DataFrame) -> Figure:
-    """Loss and accuracy over the epochs."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, color in (("train", RIGHT), ("validation", WRONG)):
-            axes.plot(history["epoch"], history[f"{split}_{quantity}"], color=color, marker=".", label=split)
-        axes.set(xlabel="epoch", ylabel=quantity)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
+def to_own_scale(maps: Tensor) -> Tensor:
+    """Each map of `[n, H, W]` brought to 0 to 1; a map that is the same everywhere becomes 0."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=1e-12)
 
 
 def results(test: pd.DataFrame, dataset: Dataset, count: int = 20, seed: int = 0) -> Figure:
     """The lecture's "Results" slides: test images with `truth / prediction`, drawn at random."""
     drawn = test.sample(min(count, len(test)), random_state=seed)
+    return answers(drawn, dataset, "Test images drawn at random: truth / prediction (probability of it)")
+
+
+def most_confident_mistakes(test: pd.DataFrame, count: int = 20) -> pd.DataFrame:
+    """The rows of a predictions table that are wrong, the surest first."""
+    wrong = test[~correct(test)]
+    order = (wrong["probability"] - 0.5).abs().sort_values(ascending=False, kind="stable").index
+    return wrong.loc[order[:count]]
+
+
+def mistakes(test: pd.DataFrame, dataset: Dataset) -> Figure:
+    """The test images that the model gets most confidently wrong."""
+    shown, count = most_confident_mistakes(test), int((~correct(test)).sum())
+    title = f"The most confident of {count} mistakes on {len(test):,} test images: truth / prediction"
+    return answers(shown, dataset, title)
+
+
+def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:
+    """Images with truth, prediction and its probability; wrong ones are marked by sign and colour."""
     columns = 5
-    canvas, titles = mosaic(dataset.images[drawn["id"]] / 255, columns, gap=3, above=4)
-    figure = Figure(
-        figsize=(columns * 1.75, len(canvas) / canvas.shape[1] * columns * 1.75 + 0.5), layout="constrained"
-    )
-    figure.suptitle("Test images drawn at random: truth / prediction (probability of it)", fontsize=11)
+    if not len(rows):
+        figure = Figure(figsize=(columns * 1.75, 1), layout="constrained")
+        figure.text(0.5, 0.5, f"{title}: none", ha="center", va="center")
+        return figure
+    canvas, titles = mosaic(dataset.images[rows["id"]] / 255, min(columns, len(rows)), gap=3, above=4)
+    height, width = (side / (32 + 3) * 1.75 for side in canvas.shape[:2])
+    figure = Figure(figsize=(max(width, 3 * 1.75), height + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
     axes = figure.subplots()
     axes.set_axis_off()
     axes.imshow(canvas, interpolation="nearest")
-    for (x, y), label, probability in zip(titles, drawn["label"], drawn["probability"], strict=True):
+    for (x, y), label, probability in zip(titles, rows["label"], rows["probability"], strict=True):
         predicted = int(probability > 0.5)
         sure = probability if predicted else 1 - probability
         right = predicted == label
         names = f"{dataset.class_names[label]} / {dataset.class_names[predicted]}"
-        text, color = f"{'' if right else '✗ '}{names} {sure:.0%}", RIGHT if right else WRONG
+        text, color = f"{'' if right else '✗ '}{names} {sure:.0%}", charts.RIGHT if right else charts.WRONG
         axes.text(x, y, text, ha="center", va="bottom", fontsize=9, color=color)
     return figure

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import known_facts
 from pipeline.car_truck import SPLITS, Dataset
@@ -15,13 +14,11 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation import correct, mcnemar, wilson
 from pipeline.files import atomic, write_json
 from pipeline.results import Result
+from pipeline.templating import render
 
 
-def build(results: list[Result], dataset: Dataset, official_classes: list[str]) -> dict[str, Any]:
+def build(results: list[Result], dataset: Dataset) -> dict[str, Any]:
     """The leaderboard as a document: champion, one entry a model (best on validation first), slices, people's figures.
-
-    Args:
-        official_classes: CIFAR-10's own names of the two classes.
 
     Raises:
         PipelineError: a result is of other data than `dataset`.
@@ -34,7 +31,7 @@ def build(results: list[Result], dataset: Dataset, official_classes: list[str]) 
         )
         if result.card.dataset_digest != dataset.digest or not same:
             raise PipelineError(f"{result.folder} was made from other data than data/car_truck: run `dvc repro`")
-    applies = tuple(official_classes) == known_facts.FLAWS_KNOWN_FOR
+    applies = known_facts.apply_to(dataset.classes)
     slices = _slices(dataset, applies)
     ranked = sorted(results, key=_rank, reverse=True)
     models = [_entry(result, slices, known_facts.LECTURE if applies else {}) for result in ranked]
@@ -103,19 +100,12 @@ def write(document: dict[str, Any], folder: Path) -> str:
     write_json(folder / "leaderboard.json", document)
     with atomic(folder / "leaderboard.csv") as temporary:
         pd.DataFrame(document["models"]).to_csv(temporary, index=False)
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown, not HTML  # noqa: S701
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = templates.get_template("leaderboard.md").render(document, distinct=_distinct)
+    text = render("leaderboard.md", **document, distinct=distinct)
     with atomic(folder / "leaderboard.md") as temporary:
         temporary.write_text(text)
     return text
 
 
-def _distinct(p_value: float) -> str:
+def distinct(p_value: float) -> str:
     """A paired test's verdict in words, at the 5 % level."""
     return "a real difference" if p_value < 0.05 else "no more than noise"

@@ -52,6 +52,10 @@ class Classifier(nn.Module):
         """The weights `[filters, C, H, W]` of the first convolution, where there is one."""
         return None
 
+    def response_maps(self, images: Tensor) -> list[Tensor]:
+        """What convolutional layers answer to uint8 `[N, 32, 32, 3]`, first to last: float32 `[N, C, H, W]` each."""
+        return []
+
 
 class LeastSquares(Classifier):
     """Approach 1: a weighted sum of grayscale pixels (0 to 1) and a bias; its sign is the class."""
@@ -152,6 +156,22 @@ class TransferNet(Classifier):
     def first_filters(self) -> Tensor:
         """The weights `[filters, 3, H, W]` of the backbone's first convolution."""
         return self.backbone.first_filters()
+
+    def response_maps(self, images: Tensor) -> list[Tensor]:
+        """What four of the backbone's blocks answer, from the first to the last: float32 `[N, C, H, W]` each."""
+        answers: list[Tensor] = []
+        keep = [
+            block.register_forward_hook(lambda _, __, answer: answers.append(answer))
+            for block in self.backbone.blocks()
+        ]
+        try:
+            self.features(images)
+        finally:
+            for hook in keep:
+                hook.remove()
+        maps = [answer.float() for answer in answers if answer.ndim == 4]
+        chosen = [maps[round(place)] for place in torch.linspace(0, len(maps) - 1, min(4, len(maps))).tolist()]
+        return [answer.flip(2, 3) if self.backbone.turned else answer for answer in chosen]
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 `[N, 32, 32, 3]` -> features `[N, F]`."""

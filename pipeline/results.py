@@ -5,12 +5,14 @@ card.json             what the model is, and how to rebuild it (`ModelCard`)
 metrics.json          the figures every model has (`evaluation.Metrics`)
 predictions.parquet   image id, split, label, probability of label 1
 history.csv           the training curves, a row an epoch (`training.Epoch`)
+confusion.csv         truth and prediction of each test image by name, for `dvc plots`
 figures/              pictures
-run.json              the run in MLflow (written by `tracking`)
+run.json              the run in MLflow (`RunRecord`, written by `tracking`)
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +37,7 @@ from pipeline.training import Epoch
 MODELS = Path("models")
 PREDICTION_COLUMNS = ["id", "split", "label", "probability"]
 HISTORY_COLUMNS = [column.name for column in fields(Epoch)]
+DIGESTED = ("model.safetensors", "card.json", "metrics.json", "predictions.parquet", "history.csv")
 RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
 
 
@@ -46,6 +49,7 @@ class ModelCard(BaseModel):
     name: str
     title: str
     architecture: Architecture
+    classes: list[str]
     class_names: list[str]
     dataset_digest: str
     seed: int
@@ -54,6 +58,26 @@ class ModelCard(BaseModel):
     hardware: str
     weights_sha256: str
     versions: dict[str, str]
+
+
+class RunRecord(BaseModel):
+    """The run of a training: what MLflow knows of it that no other file of the result holds.
+
+    Attributes:
+        run_id: in the MLflow that saw the training; None where none could be reached.
+        started, ended: milliseconds since 1970.
+        result_digest: `result_digest` of the folder; the run of a result is the one that has it as a tag.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str | None = None
+    run_name: str
+    experiment: str
+    started: int
+    ended: int = 0
+    tags: dict[str, str]
+    result_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,12 +105,19 @@ class Result:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: the model, its curves, the seconds it took, and what a head on frozen layers reached."""
+    """What a training gives.
+
+    Attributes:
+        seconds: that it took.
+        frozen_accuracies: what a head on frozen layers reached.
+        first_filters: the weights `[filters, C, H, W]` of the first convolution before the first epoch.
+    """
 
     model: Classifier
     seconds: float
     history: list[Epoch] = field(default_factory=list)
     frozen_accuracies: dict[str, float | None] = field(default_factory=dict)
+    first_filters: torch.Tensor | None = None
 
 
 def write(
@@ -117,12 +148,15 @@ def write(
     rows = pd.DataFrame([asdict(epoch) for epoch in trained.history], columns=HISTORY_COLUMNS)
     with atomic(folder / "history.csv") as temporary:
         rows.to_csv(temporary, index=False)
+    with atomic(folder / "confusion.csv") as temporary:
+        _named(predictions[predictions["split"] == "test"], dataset.class_names).to_csv(temporary, index=False)
     metrics = measure(predictions, model, trained.seconds, trained.frozen_accuracies)
     write_json(folder / "metrics.json", metrics.model_dump(exclude_none=True))
     card = ModelCard(
         name=name,
         title=title,
         architecture=model.architecture,
+        classes=dataset.classes,
         class_names=dataset.class_names,
         dataset_digest=dataset.digest,
         seed=seed,
@@ -134,6 +168,36 @@ def write(
     )
     write_json(folder / "card.json", card.model_dump())
     return Result(folder, card, metrics, predictions, rows)
+
+
+def _named(predictions: pd.DataFrame, class_names: list[str]) -> pd.DataFrame:
+    """Truth and prediction of each row, by the names of the classes."""
+    predicted = (predictions["probability"] > 0.5).astype(int)
+    return pd.DataFrame(
+        {
+            name: [class_names[label] for label in labels]
+            for name, labels in (("truth", predictions["label"]), ("prediction", predicted))
+        }
+    )
+
+
+def result_digest(folder: Path) -> str:
+    """SHA-256 over the names and digests of the files that make up a result."""
+    lines = [f"{name} {sha256_of(folder / name)}\n" for name in DIGESTED]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read run.json of a result folder.
+
+    Raises:
+        PipelineError: it is missing or damaged.
+    """
+    path = folder / "run.json"
+    try:
+        return RunRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        raise PipelineError(f"{path} is damaged: {error.errors()[0]['msg']}; run `dvc repro`") from None
 
 
 def read(folder: Path) -> Result:

@@ -26,7 +26,7 @@ from pipeline.evaluation import wilson
 from pipeline.params import Params, TrainingParams, load_params
 from pipeline.results import Trained
 from pipeline.stages import cnn, transfer
-from pipeline.tracking import open_experiment
+from pipeline.tracking import connect
 from pipeline.training import Epoch, Job, checkpoint_path
 
 MODELS = ("cnn-lecture", "cnn-tuned", "transfer")
@@ -114,7 +114,7 @@ def open_study(model: str, storage: str, params: Params, dataset: car_truck.Data
         sampler=optuna.samplers.TPESampler(multivariate=False),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=now.epochs // 3),
     )
-    experiment = open_experiment(f"{params.tracking.experiment}-sweeps")
+    _, experiment = connect(f"{params.tracking.experiment}-sweeps")
     if "parent_run" not in study.user_attrs:
         run = mlflow.MlflowClient().create_run(experiment, run_name=study.study_name)
         study.set_user_attr("parent_run", run.info.run_id)

@@ -1,136 +1,285 @@
 """MLflow as a view of the results: each training is one run of one experiment, visible while it trains.
 
-The database and the artifacts lie in the repository (`mlflow.db`, `mlruns/`), also for DVC's experiments in other
-folders, so that a bare `mlflow ui` there shows everything; `MLFLOW_TRACKING_URI` is honoured where it is set.
+Whatever MLflow cannot take is said once and left to `make sync`, which makes a run out of a result folder by the
+functions of this module: training never depends on MLflow.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import platform
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import psutil
 from filelock import FileLock
-from mlflow.data import numpy_dataset
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.exceptions import MlflowException
+from mlflow.data.dataset import Dataset as MlflowDataset
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.types import Schema, TensorSpec
+from PIL import Image
 
-from pipeline.car_truck import Dataset
+from pipeline import known_facts
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.params import TrackingParams
 from pipeline.provenance import code_version
-from pipeline.results import Result
+from pipeline.results import Result, RunRecord, result_digest
+from pipeline.store import FOLDER_TAG, follow_the_folder, is_local, repository, tracking_uri
+from pipeline.templating import render
 from pipeline.training import Epoch
+
+IMAGE_AT_EPOCH = re.compile(r"(?P<key>.+)-epoch-(?P<epoch>\d+)")
+"""The name of a picture that shows an earlier epoch than the last."""
+
+
+def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
+    """Point MLflow at its store; a client, and the experiment's id, made where it is missing.
+
+    Raises:
+        PipelineError: the store cannot be used; the message says what to do.
+    """
+    for chatty in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    for name, value in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")):
+        os.environ.setdefault(name, value)  # a server that is down is not waited for, for minutes, at each call
+    follow_the_folder()
+    root = repository()
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    lock = root / ".cache" / "mlflow.lock"
+    lock.parent.mkdir(exist_ok=True)
+    # A fresh database is migrated on first use, and two processes at once would break each other's migration.
+    with FileLock(lock):
+        try:
+            client = mlflow.MlflowClient()
+            found = client.get_experiment_by_name(experiment)
+            if found is None:
+                location, tags = (str(root / "mlruns"), {FOLDER_TAG: str(root)}) if is_local() else (None, {})
+                return client, client.create_experiment(experiment, location, tags)
+        except Exception as error:  # SQLAlchemy's, requests' and MLflow's own
+            raise PipelineError(f"MLflow at {uri} cannot be used: {_first_line(error)}{_advice(error, uri)}") from None
+    if found.lifecycle_stage == "deleted":
+        raise PipelineError(
+            f"MLflow's experiment {experiment} was deleted: `mlflow experiments restore -x {found.experiment_id}` "
+            "brings it back, or give it another name (tracking.experiment in params.yaml)"
+        )
+    return client, str(found.experiment_id)
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong in one line: of a failed request the network's own word, not that of the layers above it."""
+    root = error
+    while (deeper := root.__cause__ or root.__context__) is not None:
+        root = deeper
+    chosen = root if isinstance(root, OSError) else error
+    return next((line for line in str(chosen).splitlines() if line.strip()), type(chosen).__name__)[:300]
+
+
+def _advice(error: Exception, uri: str) -> str:
+    """What to do about the two faults that a local database comes to."""
+    if "schema" in str(error):
+        return f"; copy it away, then `mlflow db upgrade {uri}`"
+    if "malformed" in str(error) or "not a database" in str(error):
+        return "; delete it, and `make sync` makes it anew from the results"
+    return ""
 
 
 class Run:
     """An open run: curves go in while the model trains, the rest when its result folder is written."""
 
-    def __init__(self, run_id: str, name: str, experiment: str) -> None:
-        self.run_id, self.name, self.experiment = run_id, name, experiment
+    def __init__(self, record: RunRecord) -> None:
+        self.record, self.connected = record, True
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do something in MLflow, unless that failed before."""
+        if not self.connected:
+            return
+        try:
+            action()
+        except Exception as error:  # any fault of any store or server
+            self.connected = False
+            print(
+                f"warning: MLflow: {_first_line(error)}\n"
+                "warning: the training goes on without it; `make sync` brings its run in later",
+                flush=True,
+            )
 
     def log_epoch(self, epoch: Epoch) -> None:
         """Add one point to each curve."""
-        values = {name: value for name, value in asdict(epoch).items() if name != "epoch" and value is not None}
-        mlflow.log_metrics({f"epoch/{name}": value for name, value in values.items()}, step=epoch.epoch)
+        self.attempt(lambda: mlflow.log_metrics(curve_points(epoch), step=epoch.epoch))
 
     def log_result(self, result: Result) -> None:
         """Add metrics, pictures and files of the result folder, and leave run.json in it."""
-        metrics = {name: value for name, value in result.metrics.model_dump().items() if value is not None}
-        mlflow.log_metrics(metrics)
-        for picture in sorted((result.folder / "figures").glob("*.png")):
-            mlflow.log_artifact(str(picture), "figures")
-        for name in ("card.json", "metrics.json", "predictions.parquet", "history.csv"):
-            mlflow.log_artifact(str(result.folder / name))
-        run = {"run_id": self.run_id, "run_name": self.name, "experiment": self.experiment}
-        write_json(result.folder / "run.json", run)
+        ended = {"ended": _now(), "result_digest": result_digest(result.folder)}
+        self.record = self.record.model_copy(update=ended)
+        run_id = self.record.run_id
+        if run_id is not None:
+            self.attempt(lambda: log_result(mlflow.MlflowClient(), run_id, result, self.record))
+        write_json(result.folder / "run.json", self.record.model_dump())
 
 
 @contextmanager
-def track(name: str, title: str, recipe: dict[str, Any], dataset: Dataset, params: TrackingParams) -> Iterator[Run]:
+def track(
+    name: str, title: str, recipe: dict[str, Any], dataset_digest: str, class_names: list[str], params: TrackingParams
+) -> Iterator[Run]:
     """Open a run called `name`; it is marked failed when the block raises, killed when it is interrupted.
 
     Args:
+        title: the approach in a few words, the run's description until its result is there.
         recipe: the params of this training, nested dictionaries allowed.
     """
-    experiment_id = open_experiment(params.experiment)
-    _end_killed_runs(experiment_id, name)
-    if params.system_metrics_seconds:
-        mlflow.set_system_metrics_sampling_interval(params.system_metrics_seconds)  # type: ignore[no-untyped-call]
-    tags = {"stage": name.partition("-")[0], "dataset_digest": dataset.digest, **_environment_tags()}
-    with mlflow.start_run(
-        experiment_id=experiment_id,
-        run_name=name,
-        tags=tags,
-        description=title,
-        log_system_metrics=params.system_metrics_seconds > 0,
-    ) as active:
-        mlflow.log_params({str(key): value for key, value in pd.json_normalize(recipe).iloc[0].items()})
-        _log_dataset(dataset)
-        yield Run(active.info.run_id, name, params.experiment)
+    tags = {"stage": name.partition("-")[0], "dataset_digest": dataset_digest}
+    tags |= {"params_digest": digest_of(recipe), **_environment_tags()}
+    record = RunRecord(run_name=name, experiment=params.experiment, started=_now(), tags=tags)
+    run = Run(record)
+
+    def start() -> None:
+        client, experiment_id = connect(params.experiment)
+        end_killed_runs(client, experiment_id)
+        if params.system_metrics_seconds:
+            mlflow.set_system_metrics_sampling_interval(params.system_metrics_seconds)  # type: ignore[no-untyped-call]
+        active = mlflow.start_run(
+            experiment_id=experiment_id,
+            run_name=name,
+            tags=tags,
+            description=title,
+            log_system_metrics=params.system_metrics_seconds > 0,
+        )
+        run.record = record.model_copy(update={"run_id": active.info.run_id})
+        mlflow.log_params(flat(recipe))
+        mlflow.log_input(describe_dataset(dataset_digest, class_names), context="training")
+
+    run.attempt(start)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        # Where MLflow failed in the middle, its run stays half-written: `make sync` puts a whole one in its place.
+        run.attempt(lambda: mlflow.end_run(status))
 
 
-def _end_killed_runs(experiment_id: str, name: str) -> None:
-    """Mark runs of this name as killed whose process on this machine is gone: a SIGKILL lets nobody say so."""
-    client = mlflow.MlflowClient()
-    criterion = f"attributes.status = 'RUNNING' and attributes.run_name = '{name}' and tags.host = '{platform.node()}'"
+def log_result(client: mlflow.MlflowClient, run_id: str, result: Result, record: RunRecord) -> None:
+    """Put all of a result folder but its curves into a run; the tag `result_digest`, written last, says it is whole."""
+    values = {name: value for name, value in result.metrics.model_dump().items() if value is not None}
+    client.log_batch(run_id, metrics=[Metric(name, value, record.ended, 0) for name, value in values.items()])
+    client.set_tag(run_id, "mlflow.note.content", describe(result))
+    log_files(client, run_id, result)
+    client.set_tag(run_id, "result_digest", record.result_digest)
+
+
+def log_files(client: mlflow.MlflowClient, run_id: str, result: Result) -> None:
+    """Put the files of a result folder into a run, the pictures into its image grid too."""
+    for name in ("card.json", "metrics.json", "predictions.parquet", "history.csv"):
+        client.log_artifact(run_id, str(result.folder / name))
+    client.log_artifacts(run_id, str(result.folder / "figures"), "figures")
+    for picture in sorted((result.folder / "figures").glob("*.png")):
+        earlier = IMAGE_AT_EPOCH.fullmatch(picture.stem)
+        key, epoch = (earlier["key"], int(earlier["epoch"])) if earlier else (picture.stem, len(result.history))
+        with Image.open(picture) as image:
+            client.log_image(run_id, np.asarray(image.convert("RGB")), key=key, step=epoch)
+
+
+def log_curves(client: mlflow.MlflowClient, run_id: str, result: Result, record: RunRecord) -> None:
+    """Put the training curves into a run that was not there while they were made."""
+    rows = result.history.astype(object).where(result.history.notna(), None).to_dict("records")
+    epochs = [Epoch(**{str(name): value for name, value in row.items()}) for row in rows]
+    ended = pd.Series([epoch.seconds for epoch in epochs], dtype=float).cumsum() * 1000 + record.started
+    points = [
+        Metric(name, value, int(timestamp), epoch.epoch)
+        for epoch, timestamp in zip(epochs, ended, strict=True)
+        for name, value in curve_points(epoch).items()
+    ]
+    for start in range(0, len(points), 1000):  # what MLflow takes at once
+        client.log_batch(run_id, metrics=points[start : start + 1000])
+
+
+def rebuild(client: mlflow.MlflowClient, experiment_id: str, result: Result, record: RunRecord) -> str:
+    """Make a run out of a result folder, with the times and tags of the one it stands for; its id."""
+    tags = record.tags | {"rebuilt": "true", "first_run_id": record.run_id or "none"}
+    run_id = str(client.create_run(experiment_id, record.started, tags, record.run_name).info.run_id)
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
+    dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)
+    training = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+    client.log_inputs(run_id, [training])
+    log_curves(client, run_id, result, record)
+    log_result(client, run_id, result, record)
+    client.set_terminated(run_id, "FINISHED", record.ended)
+    return run_id
+
+
+def end_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> None:
+    """Mark runs as killed whose process on this machine is gone: a SIGKILL lets nobody say so."""
+    criterion = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
     for run in client.search_runs([experiment_id], criterion):
-        if not psutil.pid_exists(int(run.data.tags["pid"])):
+        try:
+            process = psutil.Process(int(run.data.tags["pid"]))
+            alive = process.create_time() * 1000 <= run.info.start_time  # or another process has its number now
+        except psutil.NoSuchProcess:
+            alive = False
+        if not alive:
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def describe(result: Result) -> str:
+    """A run's description in Markdown: its line of the leaderboard, and the lecture's figure where there is one."""
+    lecture = known_facts.LECTURE.get(result.card.name) if known_facts.apply_to(result.card.classes) else None
+    return render("run.md", card=result.card, metrics=result.metrics, lecture=lecture)
+
+
+def describe_dataset(digest: str, class_names: list[str]) -> MlflowDataset:
+    """The dataset as a run's input. MLflow keeps 36 characters of a digest; a tag has the whole."""
+    schema = Schema(
+        [TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images"), TensorSpec(np.dtype("int64"), (-1,), "labels")]
+    )
+    source = CodeDatasetSource(tags={"made_by": "dvc repro extract"})
+    name = "_".join(class_names)
+    return MetaDataset(source, name, digest[:36], schema)  # type: ignore[abstract]  # not at run time
+
+
+def curve_points(epoch: Epoch) -> dict[str, float]:
+    """The values of one epoch by the names of their curves."""
+    values = {name: value for name, value in asdict(epoch).items() if name != "epoch" and value is not None}
+    return {f"epoch/{name}": value for name, value in values.items()}
+
+
+def flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Nested params under dotted names, as MLflow takes them."""
+    return {str(key): value for key, value in pd.json_normalize(recipe).iloc[0].items()}
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value, its keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _now() -> int:
+    """The time in milliseconds, as MLflow counts it."""
+    return time.time_ns() // 1_000_000
 
 
 def _environment_tags() -> dict[str, str]:
     code = code_version()
     tags = {"git_commit": code.commit or "none", "code_changed": str(code.changed).lower()}
-    tags |= {"python": platform.python_version(), "torch": version("torch")}
+    tags |= {"python": platform.python_version()}
+    tags |= {package: version(package) for package in ("torch", "dvc", "mlflow")}
     tags |= {"host": platform.node(), "pid": str(os.getpid())}
     if name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = name
     return tags
-
-
-def _log_dataset(dataset: Dataset) -> None:
-    """Name the dataset as the run's input. MLflow keeps 36 characters of a digest; a tag has the whole."""
-    source = CodeDatasetSource(tags={"made_by": "dvc repro extract"})
-    described = numpy_dataset.from_numpy(
-        dataset.images, source, targets=dataset.labels, name="_".join(dataset.class_names), digest=dataset.digest[:36]
-    )
-    mlflow.log_input(described, context="training")
-
-
-def open_experiment(name: str) -> str:
-    """Point MLflow at its store and return the experiment's id, making both where they are missing.
-
-    Raises:
-        PipelineError: the store cannot be used; the message says what to do.
-    """
-    for chatty in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
-    elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(elsewhere or f"sqlite:///{root / 'mlflow.db'}")
-    # A fresh database is migrated on first use, and two processes at once would break each other's migration.
-    with FileLock(root / ".cache" / "mlflow.lock"):
-        try:
-            client = mlflow.MlflowClient()
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                location = None if elsewhere else (root / "mlruns").as_uri()
-                return client.create_experiment(name, artifact_location=location)
-        except MlflowException as error:
-            raise PipelineError(f"MLflow at {elsewhere or root / 'mlflow.db'} cannot be used: {error}") from None
-    if experiment.lifecycle_stage == "deleted":
-        raise PipelineError(
-            f"MLflow's experiment {name} was deleted: restore it (mlflow experiments restore) or rename it"
-        )
-    return str(experiment.experiment_id)

@@ -119,7 +119,7 @@ def test_a_result_without_validation_split_is_read_and_ranked(records, data_para
     torch.manual_seed(0)
     result = results.read(make_result(LectureCnn("grayscale").eval(), dataset).folder)
     assert result.metrics.validation_accuracy is None
-    document = leaderboard.build([result], dataset, ["automobile", "truck"])
+    document = leaderboard.build([result], dataset)
     assert document["chosen_by"] == "train_accuracy"
     leaderboard.write(document, in_tmp / "reports")
 

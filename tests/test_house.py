@@ -82,6 +82,8 @@ def stages() -> dict:
 @pytest.mark.parametrize("name", stages())
 def test_a_stage_depends_on_all_the_code_it_imports(name):
     stage = stages()[name]
+    if stage.get("always_changed"):
+        return  # runs whatever has changed
     module = stage["cmd"].split()[2]
     needed = {str(file.relative_to(ROOT)) for file in all_imports(ROOT / f"{module.replace('.', '/')}.py")} - PLUMBING
     listed = {dep for dep in stage["deps"] if dep.endswith(".py") and not dep.startswith("serving")} - PLUMBING

@@ -11,7 +11,7 @@ elif [ -e .git ] && [ -e .dvc/config.local ]; then
 fi
 
 # The stamp is written last: an interrupted set-up starts over. A moved folder too: a .venv knows its own path.
-stamp="$(cat requirements.lock tools/setup.sh tools/environment.pth | sha256sum | cut -c1-64) $PWD"
+stamp="$(cat requirements.lock tools/setup.sh tools/environment.pth tools/plots_page.py | sha256sum | cut -c1-64) $PWD"
 [ "$(cat .venv/.stamp 2>/dev/null || true)" != "$stamp" ] || exit 0
 
 python=""
@@ -37,4 +37,5 @@ mirror=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$mirror}}
 # Bytecode is compiled here once, on all cores: some systems forbid Python to write it, and every import would compile.
 UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300} .venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock
 cp tools/environment.pth "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/car_or_truck.pth"
+.venv/bin/python tools/plots_page.py
 echo "$stamp" > .venv/.stamp

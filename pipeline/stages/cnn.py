@@ -17,8 +17,9 @@ def train(recipe: CnnParams, job: Job) -> Trained:
     """Start from Keras's random weights and learn filters and classifier together."""
     torch.manual_seed(job.seed)
     model = LectureCnn(recipe.color, mirror=recipe.mirror).standardise_by(job.images("train"))
+    first_filters = model.first_filters().detach().clone()
     history = fit(model, recipe.training, job)
-    return Trained(model, sum(epoch.seconds for epoch in history), history)
+    return Trained(model, sum(epoch.seconds for epoch in history), history, first_filters=first_filters)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pipeline import car_truck, leaderboard, results
 from pipeline.errors import run_as_command
-from pipeline.params import load_params
 
 
 def main() -> None:
@@ -13,9 +12,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="result folders, models/NAME")
     folders = parser.parse_args().folders
-    document = leaderboard.build(
-        [results.read(folder) for folder in folders], car_truck.load(), load_params().data.classes
-    )
+    document = leaderboard.build([results.read(folder) for folder in folders], car_truck.load())
     print(leaderboard.write(document, Path("reports")))
 
 

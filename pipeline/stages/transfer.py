@@ -57,8 +57,9 @@ def train(params: TransferParams, job: Job) -> Trained:
         print(f"a new head on frozen layers: test {frozen['frozen_test_accuracy']:.2%}", flush=True)
     seconds = time.perf_counter() - start
 
+    first_filters = model.first_filters().detach().clone()
     history = fit(model, params.training, job, parameter_groups(model, params))
-    return Trained(model, seconds + sum(epoch.seconds for epoch in history), history, frozen)
+    return Trained(model, seconds + sum(epoch.seconds for epoch in history), history, frozen, first_filters)
 
 
 def parameter_groups(model: TransferNet, params: TransferParams) -> list[dict[str, Any]]:

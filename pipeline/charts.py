@@ -1,0 +1,134 @@
+"""The charts of a model's answers: confusion, calibration, ROC, training curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from pipeline.evaluation import wilson
+
+RIGHT, WRONG = "#0072b2", "#d55e00"
+"""Blue and vermilion, which colour-blind people tell apart (Okabe & Ito 2008)."""
+
+SERIES = (RIGHT, WRONG, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours of further lines, from the same palette."""
+
+
+def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
+    """Counts and shares of the test images by truth and prediction."""
+    predicted = (test["probability"] > 0.5).astype(int)
+    counts = np.array([[int(((test["label"] == t) & (predicted == p)).sum()) for p in (0, 1)] for t in (0, 1)])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for truth in (0, 1):
+        for prediction in (0, 1):
+            share = shares[truth, prediction]
+            text = f"{counts[truth, prediction]:,}\n{share:.1%}"
+            color = "white" if share > 0.5 else "black"
+            axes.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=13)
+    axes.set(xticks=(0, 1), yticks=(0, 1), xlabel="prediction", ylabel="truth", title=f"{len(test):,} test images")
+    axes.set_xticklabels(class_names)
+    axes.set_yticklabels(class_names, rotation=90, va="center")
+    return figure
+
+
+def curves(history: pd.DataFrame) -> Figure:
+    """Loss and accuracy over the epochs."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, color in (("train", RIGHT), ("validation", WRONG)):
+            axes.plot(history["epoch"], history[f"{split}_{quantity}"], color=color, marker=".", label=split)
+        axes.set(xlabel="epoch", ylabel=quantity)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def reliability(test: pd.DataFrame, class_names: list[str], bins: int = 10) -> Figure:
+    """Whether probabilities mean what they say: in each tenth of them, the share that truly is of the second class."""
+    place = np.minimum((test["probability"] * bins).astype(int), bins - 1)
+    groups = test.groupby(place).agg(said=("probability", "mean"), found=("label", "sum"), n=("label", "size"))
+    bounds = np.array([wilson(int(found), int(n)) for found, n in zip(groups["found"], groups["n"], strict=True)])
+    share = groups["found"] / groups["n"]
+    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="as good as its word")
+    errors = np.abs(bounds.T - share.to_numpy())
+    axes.errorbar(groups["said"], share, yerr=errors, color=RIGHT, marker="o", capsize=3, label="found, 95 % interval")
+    axes.set(
+        ylabel=f"share that is a {class_names[1]}",
+        ylim=(-0.02, 1.02),
+        title=f"Reliability on {len(test):,} test images",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left")
+    below.bar((groups.index + 0.5) / bins, groups["n"], width=0.9 / bins, color=RIGHT)
+    below.set(xlabel=f"probability of {class_names[1]}, as the model says", ylabel="images", xlim=(0, 1), yscale="log")
+    below.grid(alpha=0.3, axis="y")
+    return figure
+
+
+def roc(tests: dict[str, pd.DataFrame], class_names: list[str]) -> Figure:
+    """Receiver operating characteristic of one or several models on the test split, with the area under each curve."""
+    figure = Figure(figsize=(5.2, 5.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="chance (0.5)")
+    for (name, test), color in zip(tests.items(), SERIES, strict=False):
+        false_rate, true_rate, _ = roc_curve(test["label"], test["probability"])
+        area = roc_auc_score(test["label"], test["probability"])
+        axes.plot(false_rate, true_rate, color=color, label=f"{name} ({area:.4f})")
+    first, second = class_names
+    axes.set(
+        xlabel=f"share of {first}s called {second}",
+        ylabel=f"share of {second}s called {second}",
+        title="ROC (area under it)",
+    )
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def validation_curves(histories: dict[str, pd.DataFrame]) -> Figure:
+    """Accuracy over the epochs of all models, validation as lines and training as dots."""
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, history), color in zip(histories.items(), SERIES, strict=False):
+        axes.plot(history["epoch"], history["validation_accuracy"], color=color, marker=".", label=name)
+        axes.plot(history["epoch"], history["train_accuracy"], color=color, linestyle=":", alpha=0.8)
+    axes.set(xlabel="epoch", ylabel="accuracy", title="Validation (lines) and training images (dotted)")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def leaderboard(board: dict[str, Any]) -> Figure:
+    """Test accuracy of all models with 95 % intervals, the lecture's figures and people's beside them."""
+    models = board["models"][::-1]
+    figure = Figure(figsize=(7.5, 1.2 + 0.55 * len(models)), layout="constrained")
+    axes = figure.subplots()
+    for place, model in enumerate(models):
+        accuracy = 100 * model["test_accuracy"]
+        errors = [[accuracy - 100 * model["test_low"]], [100 * model["test_high"] - accuracy]]
+        axes.errorbar(accuracy, place, xerr=errors, color=RIGHT, marker="o", capsize=4)
+        axes.annotate(
+            f"{accuracy:.1f}", (accuracy, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9
+        )
+        if model["lecture_test"] is not None:
+            axes.plot(100 * model["lecture_test"], place, color=WRONG, marker="D", linestyle="none", markersize=6)
+    if any(model["lecture_test"] is not None for model in models):
+        axes.plot([], [], color=WRONG, marker="D", linestyle="none", label="the lecture's figure")
+    for (who, share), style in zip(board["people"].items(), ("--", ":"), strict=False):
+        axes.axvline(100 * share, color=SERIES[2], linestyle=style, label=f"people, {who} ({share:.1%})")
+    axes.set_yticks(range(len(models)), [model["name"] for model in models])
+    axes.set(xlabel="test accuracy in %, 95 % intervals", ylim=(-0.5, len(models) - 0.3))
+    axes.grid(alpha=0.3, axis="x")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=9)
+    return figure

@@ -1,0 +1,287 @@
+"""The lecture told again with this run's own pictures and numbers, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from pipeline import charts, figures, known_facts
+from pipeline.car_truck import SPLITS, Dataset
+from pipeline.evaluation import correct
+from pipeline.leaderboard import distinct
+from pipeline.models import Classifier, LeastSquares, LectureCnn, grayscale
+from pipeline.params import Params
+from pipeline.results import Result
+from pipeline.templating import render
+
+VERTICAL = torch.tensor([[0.0, -1, 1]] * 3)
+"""The lecture's filter for vertical edges; transposed, it is the one for horizontal edges."""
+
+INK = "#010203"
+"""Stands for the colour of the text while a chart is drawn: the page puts its own in, light or dark."""
+
+PAPER = {
+    "figure.facecolor": "none", "axes.facecolor": "none", "legend.facecolor": "none", "legend.edgecolor": "none",
+    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "grid.color": INK, "svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif",
+}  # fmt: skip
+"""How charts look on the page: transparent, in the page's own colour and font; the same bytes at each run."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page, shown `scale` times its size, pixel by pixel."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One box of the architecture diagram; `shape` is H × W × C, or the number of neurons."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int = 0
+
+
+def picture(pixels: NDArray[Any]) -> Picture:
+    """An image uint8 or float (0 to 1) `[H, W]` or `[H, W, 3]` as a PNG inside the page."""
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * 255).clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Picture(uri, pixels.shape[1], pixels.shape[0])
+
+
+def coloured(values: NDArray[Any], *, signed: bool) -> Picture:
+    """A map `[H, W]` in colour: from blue over white to red around 0, or from dark to light, NaN transparent-white."""
+    if signed:
+        reach = max(float(np.nanmax(np.abs(values))), 1e-12)
+        values = values / reach / 2 + 0.5
+    rgba = mpl.colormaps["RdBu_r" if signed else "viridis"](np.ma.masked_invalid(values))
+    rgba[np.isnan(values)] = 1.0
+    return picture(rgba[..., :3])
+
+
+def mosaic(maps: Tensor, columns: int = 8) -> Picture:
+    """The first 16 of the maps `[C, H, W]`, each to its own scale."""
+    canvas, _ = figures.mosaic(figures.to_own_scale(maps[:16]).numpy(), columns)
+    return coloured(canvas, signed=False)
+
+
+def svg(figure: Figure) -> str:
+    """A chart as SVG for the page, in its text colour."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")
+
+
+def file_picture(path: Path) -> Picture:
+    """A picture of a result folder."""
+    with Image.open(path) as image:
+        return picture(np.asarray(image.convert("RGB")))
+
+
+def convolution(image: NDArray[np.uint8], name: str) -> dict[str, Any]:
+    """Section 1 for one image uint8 `[32, 32, 3]`: edge filters, a 3-d filter and max pooling on it."""
+    gray = grayscale(torch.from_numpy(np.array(image)).float())
+    maps = {"vertical": respond(gray[None], VERTICAL[None]), "horizontal": respond(gray[None], VERTICAL.T[None])}
+    channels = torch.from_numpy(np.array(image)).float().permute(2, 0, 1)
+    by_channel = [respond(channel[None], VERTICAL[None]) for channel in channels]
+    strongest = int(maps["vertical"].abs().argmax())
+    row, column = divmod(strongest, maps["vertical"].shape[1])
+    patch = gray[row : row + 3, column : column + 3].round()
+    return {
+        "name": name,
+        "image": picture(image),
+        "gray": picture(gray.numpy().astype(np.uint8)),
+        **{kind: coloured(response.numpy(), signed=True) for kind, response in maps.items()},
+        "channels": [picture(channel.numpy().astype(np.uint8)) for channel in channels],
+        "by_channel": [coloured(response.numpy(), signed=True) for response in by_channel],
+        "sum": coloured(torch.stack(by_channel).sum(0).numpy(), signed=True),
+        "pooled": coloured(F.max_pool2d(maps["vertical"].clamp(min=0)[None], 2)[0].numpy(), signed=True),
+        "rectified": coloured(maps["vertical"].clamp(min=0).numpy(), signed=True),
+        "place": (row, column),
+        "patch": patch.int().tolist(),
+        "response": int((patch * VERTICAL).sum()),
+    }
+
+
+def respond(channels: Tensor, kernel: Tensor) -> Tensor:
+    """The response map `[H - 2, W - 2]` of a filter `[C, 3, 3]` slid over `[C, H, W]`."""
+    return F.conv2d(channels[None], kernel[None])[0, 0]
+
+
+@torch.inference_mode()
+def architecture(model: LectureCnn) -> list[Layer]:
+    """The lecture's network layer by layer, its shapes taken from a pass over an empty image."""
+    first, second, third = model.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    channels = model.conv1.in_channels
+
+    def convolved(layer: nn.Conv2d, maps: Tensor) -> Layer:
+        side = layer.kernel_size[0]
+        return Layer(f"conv {side}×{side}, ReLU", _shape(maps), _count(layer))
+
+    return [
+        Layer("image", (32, 32, channels)),
+        convolved(model.conv1, first),
+        Layer("max pool 2×2", _shape(F.max_pool2d(first, 2))),
+        convolved(model.conv2, second),
+        Layer("max pool 2×2", _shape(F.max_pool2d(second, 2))),
+        convolved(model.conv3, third),
+        Layer("flatten, dropout", (third.numel(),)),
+        Layer("dense, ReLU", (model.dense.out_features,), _count(model.dense)),
+        Layer("logit, sigmoid", (1,), _count(model.logit)),
+    ]
+
+
+def _shape(maps: Tensor) -> tuple[int, ...]:
+    _, channels, height, width = maps.shape
+    return height, width, channels
+
+
+def _count(layer: nn.Module) -> int:
+    return sum(weight.numel() for weight in layer.parameters())
+
+
+def shown_answers(rows: pd.DataFrame, dataset: Dataset) -> list[dict[str, Any]]:
+    """Images of a predictions table with truth, prediction and its probability."""
+    found = []
+    columns = (rows[name].tolist() for name in ("id", "label", "probability"))
+    for image, label, probability in zip(*columns, strict=True):
+        predicted = int(probability > 0.5)
+        sure = probability if predicted else 1 - probability
+        names = {"truth": dataset.class_names[label], "predicted": dataset.class_names[predicted]}
+        found.append(names | {"image": picture(dataset.images[image]), "sure": sure, "right": predicted == label})
+    return found
+
+
+@torch.inference_mode()
+def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np.uint8]]) -> dict[str, Any]:
+    """What the report shows of one model, whatever it is.
+
+    Args:
+        images: one image uint8 `[32, 32, 3]` of each class, by its name.
+    """
+    model = result.model()
+    test = result.predictions[result.predictions["split"] == "test"]
+    folder = result.folder / "figures"
+    filters = {when: folder / f"{name}.png" for when, name in (("before", "filters-epoch-0"), ("after", "filters"))}
+    maps = {name: model.response_maps(torch.from_numpy(np.array(image))[None]) for name, image in images.items()}
+    count = len(next(iter(maps.values())))
+    layers = [
+        {"shape": _shape(maps[next(iter(maps))][layer]), "maps": {name: mosaic(maps[name][layer][0]) for name in maps}}
+        for layer in range(count)
+    ]
+    return {
+        "name": result.card.name,
+        "title": result.card.title,
+        "metrics": result.metrics,
+        "lecture": known_facts.LECTURE.get(result.card.name) if known_facts.apply_to(dataset.classes) else None,
+        "weights": _pixel_weights(model),
+        "architecture": architecture(model) if isinstance(model, LectureCnn) else [],
+        "filters": {when: file_picture(path) for when, path in filters.items() if path.exists()},
+        "layers": layers,
+        "curves": svg(charts.curves(result.history)) if len(result.history) else "",
+        "answers": shown_answers(test.sample(min(20, len(test)), random_state=0), dataset),
+        "mistakes": shown_answers(figures.most_confident_mistakes(test, 10), dataset),
+        "mistakes_count": int((~correct(test)).sum()),
+        "card": result.card,
+    }
+
+
+def _pixel_weights(model: Classifier) -> Picture | None:
+    """The weight of each pixel, of a model that has one."""
+    if not isinstance(model, LeastSquares):
+        return None
+    return coloured(model.weights[:-1].reshape(32, 32).detach().numpy(), signed=True)
+
+
+def samples(dataset: Dataset, count: int = 12) -> dict[str, list[Picture]]:
+    """Training images of each class, drawn at random."""
+    train = dataset.manifest[dataset.manifest["split"] == "train"]
+    return {
+        name: [
+            picture(dataset.images[row])
+            for row in train.loc[train["label"] == label, "id"].sample(count, random_state=0)
+        ]
+        for label, name in enumerate(dataset.class_names)
+    }
+
+
+def build(
+    results: list[Result],
+    dataset: Dataset,
+    params: Params,
+    board: dict[str, Any],
+    champion: dict[str, Any],
+    ablation: dict[str, Any] | None,
+) -> str:
+    """The page.
+
+    Args:
+        results: best first.
+        board: reports/leaderboard.json.
+        champion: the card of the packaged model.
+        ablation: benchmarks/ablation.json, where it belongs to these classes.
+    """
+    train = dataset.manifest[dataset.manifest["split"] == "train"]
+    first = {
+        name: dataset.images[train.loc[train["label"] == label, "id"].iloc[0]]
+        for label, name in enumerate(dataset.class_names)
+    }
+    with mpl.rc_context(PAPER):  # type: ignore[arg-type]
+        tests = {r.card.name: r.predictions[r.predictions["split"] == "test"] for r in results}
+        best = results[0].card.name
+        drawn = {
+            "leaderboard": svg(charts.leaderboard(board)),
+            "roc": svg(charts.roc(tests, dataset.class_names)),
+            "reliability": svg(charts.reliability(tests[best], dataset.class_names)),
+            "curves": svg(charts.validation_curves({r.card.name: r.history for r in results if len(r.history)})),
+        }
+        sections: dict[str, list[dict[str, Any]]] = {}
+        for result in sorted(results, key=lambda result: result.card.name):
+            kind = sections.setdefault(result.card.architecture.kind, [])
+            kind.append(model_section(result, dataset, first))
+    counts = {
+        split: [int(((dataset.manifest["split"] == split) & (dataset.labels == label)).sum()) for label in (0, 1)]
+        for split in SPLITS
+    }
+    return render(
+        "report.html",
+        class_names=dataset.class_names,
+        convolutions=[convolution(image, name) for name, image in first.items()],
+        vertical=VERTICAL.int().tolist(),
+        horizontal=VERTICAL.T.int().tolist(),
+        samples=samples(dataset),
+        counts=counts,
+        least_squares=sections.get("least_squares", []),
+        cnns=sections.get("lecture_cnn", []),
+        transfers=sections.get("transfer", []),
+        ablation=ablation,
+        board=board,
+        charts=drawn,
+        distinct=distinct,
+        champion=champion,
+        dataset=dataset,
+        params=params,
+        results=results,
+        applies=known_facts.apply_to(dataset.classes),
+    )

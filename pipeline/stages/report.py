@@ -1,0 +1,31 @@
+"""Stage `report`: the result folders named on the command line, best or not -> reports/report.html."""
+
+import argparse
+from pathlib import Path
+
+from pipeline import car_truck, known_facts, report, results
+from pipeline.errors import run_as_command
+from pipeline.files import atomic, read_json
+from pipeline.params import load_params
+
+
+def main() -> None:
+    """Tell the lecture with this run's pictures and numbers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="result folders, models/NAME")
+    folders = {folder.name: folder for folder in parser.parse_args().folders}
+    board = read_json(Path("reports/leaderboard.json"))
+    ranked = [results.read(folders[model["name"]]) for model in board["models"]]
+    dataset = car_truck.load()
+    # The ablation is of the lecture's two classes, and made by a command of its own.
+    ablation = read_json(Path("benchmarks/ablation.json")) if known_facts.apply_to(dataset.classes) else None
+    champion = read_json(Path("models/champion/card.json"))
+    page = report.build(ranked, dataset, load_params(), board, champion, ablation)
+    path = Path("reports/report.html")
+    with atomic(path) as temporary:
+        temporary.write_text(page)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser, needs no network")
+
+
+if __name__ == "__main__":
+    run_as_command(main)

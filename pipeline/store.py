@@ -1,0 +1,113 @@
+"""Where MLflow keeps its runs, and a look into the local database without importing MLflow, which takes four seconds.
+
+The database and the artifacts lie in the repository (`mlflow.db`, `mlruns/`), also for DVC's experiments in other
+folders, so that a bare `mlflow ui` there shows everything; `MLFLOW_TRACKING_URI` is honoured where it is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+REGISTERED_MODEL = "car-or-truck"
+FOLDER_TAG = "repository"
+"""Tag of an experiment in the local database: the folder that its artifact locations start with."""
+
+STORED_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database holds absolute paths: table and column."""
+
+
+def repository() -> Path:
+    """The repository; a stage that DVC runs in a copy of it is told of it by `DVC_ROOT`."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def tracking_uri() -> str:
+    """Where runs go."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
+
+
+def is_local() -> bool:
+    """Whether runs go into the repository's own database."""
+    # MLflow sets the variable by itself, once it was told where.
+    return tracking_uri() == _own_uri()
+
+
+def _own_uri() -> str:
+    return f"sqlite:///{repository() / 'mlflow.db'}"
+
+
+@contextmanager
+def _database() -> Iterator[sqlite3.Connection]:
+    """The local database, which must exist; changes are kept when the block ends well."""
+    path = repository() / "mlflow.db"
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=60)) as connection, connection:
+        yield connection
+
+
+def follow_the_folder() -> bool:
+    """Let a database that was moved or copied with its folder point at the artifacts where they lie now.
+
+    MLflow stores absolute paths, and has no command for this.
+
+    Returns:
+        Whether anything had to be changed.
+    """
+    if not (is_local() and (repository() / "mlflow.db").exists()):
+        return False
+    new, changed = str(repository()), False
+    try:
+        with _database() as database:
+            stored = database.execute("select distinct value from experiment_tags where key = ?", (FOLDER_TAG,))
+            for (old,) in stored.fetchall():
+                if old == new:
+                    continue
+                for table, column in STORED_LOCATIONS:
+                    # The names are ours, the values are bound.
+                    statement = f"update {table} set {column} = ? || substr({column}, ?) where instr({column}, ?) = 1"  # noqa: S608
+                    database.execute(statement, (f"{new}/mlruns", len(f"{old}/mlruns") + 1, f"{old}/mlruns"))
+                database.execute("update experiment_tags set value = ? where key = ?", (new, FOLDER_TAG))
+                changed = True
+    except sqlite3.Error:  # another version's tables, or no database at all: MLflow itself will say what is wrong
+        return False
+    return changed
+
+
+def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
+    """Whether the local database surely has a finished run of each result, and the champion under its alias.
+
+    Args:
+        champion_sha256: of the champion's ONNX file; None where there is none.
+
+    Returns:
+        False too where a run is still going, or where it cannot be told: then ask MLflow itself.
+    """
+    if not is_local():
+        return False
+    try:
+        with _database() as database:
+            runs = database.execute(
+                "select tags.value, runs.artifact_uri from tags join runs using (run_uuid) "
+                "where tags.key = 'result_digest' and runs.status = 'FINISHED' and runs.lifecycle_stage = 'active'"
+            ).fetchall()
+            (going,) = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
+            champion = database.execute(
+                "select tags.value, versions.storage_location from registered_model_aliases aliases "
+                "join model_versions versions using (name, version) join model_version_tags tags using (name, version) "
+                "where name = ? and aliases.alias = 'champion' and tags.key = 'onnx_sha256'",
+                (REGISTERED_MODEL,),
+            ).fetchall()
+    except sqlite3.Error:
+        return False
+    present = {digest for digest, location in runs if Path(location).is_dir()}
+    registered = {sha256 for sha256, location in champion if Path(location).is_dir()}
+    return not going and result_digests <= present and registered == ({champion_sha256} - {None})
