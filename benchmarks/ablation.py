@@ -1,12 +1,14 @@
 """What each difference between the lecture's recipe and the tuned one is worth -> benchmarks/ablation.json and .md.
 
-`make ablation`. The differences are made one after the other, from `cnn.lecture` of params.yaml to `cnn.tuned`, each
-recipe trained under several seeds. What is done already, under the same params, data and code, is not done again.
+`make ablation`. The recipes differ in some of DIFFERENCES; these are made one after the other, from `cnn.lecture` of
+params.yaml to `cnn.tuned`, and each recipe is trained under several seeds. What is done already, under the same params,
+data and code, is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,9 @@ def steps(start: CnnParams, end: CnnParams) -> dict[str, CnnParams]:
     for name, keys in DIFFERENCES.items():
         knobs = {key: value for key, value in end.training.model_dump().items() if key in keys}
         own = {key: value for key, value in end.model_dump(exclude={"training"}).items() if key in keys}
-        now = now.model_copy(update=own | {"training": now.training.model_copy(update=knobs)})
-        recipes[name] = now
+        changed = now.model_copy(update=own | {"training": now.training.model_copy(update=knobs)})
+        if changed != now:
+            recipes[name] = now = changed
     return recipes
 
 
@@ -53,12 +56,12 @@ def summarise(measured: dict[str, list[dict[str, float]]]) -> list[dict[str, Any
         entry: dict[str, Any] = {"step": name, "test_accuracies": accuracies, "mean": float(np.mean(accuracies))}
         entry["deviation"] = float(np.std(accuracies, ddof=1)) if len(runs) > 1 else None
         entry["seconds"] = float(np.median([run["seconds"] for run in runs]))
-        before = entries[-1] if entries else None
-        entry["gain"] = entry["mean"] - before["mean"] if before else None
-        compared = before is not None and len(runs) > 1
-        entry["p"] = (
-            float(ttest_ind(accuracies, before["test_accuracies"], equal_var=False).pvalue) if compared else None
-        )
+        entry |= {"gain": None, "p": None}
+        if entries:
+            before = entries[-1]
+            entry["gain"] = entry["mean"] - before["mean"]
+            test = ttest_ind(accuracies, before["test_accuracies"], equal_var=False) if len(runs) > 1 else None
+            entry["p"] = float(test.pvalue) if test and np.isfinite(test.pvalue) else None
         entries.append(entry)
     return entries
 
@@ -90,7 +93,7 @@ def main() -> None:
     measured: dict[str, list[dict[str, float]]] = {}
     for name, recipe in steps(params.cnn.lecture, params.cnn.tuned).items():
         for seed in range(seeds):
-            found = train_once(name, recipe.model_dump(), seed, lambda job, recipe=recipe: cnn.train(recipe, job))
+            found = train_once(name, recipe.model_dump(), seed, partial(cnn.train, recipe))
             measured.setdefault(name, []).append(found[name])
     device = choose_device(params.device)
     document = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,9 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.files import atomic
 
+PARTS = (Path("pyproject.toml"), Path("serving"), Path("models/champion"))
+"""What `bentoml build` is shown."""
+
 
 def build_bento(path: Path) -> None:
     """Run `bentoml build` (its settings are in pyproject.toml) in a store of its own, and export the Bento to `path`.
@@ -18,19 +22,26 @@ def build_bento(path: Path) -> None:
     Raises:
         PipelineError: bentoml refused; the message is its last line.
     """
-    with tempfile.TemporaryDirectory() as home:
-        tag = _bentoml("build", "--output", "tag", home=home).strip().removeprefix("__tag__:")
+    with tempfile.TemporaryDirectory() as scratch:
+        # Built from a copy: DVC's experiments run in a hidden folder, which bentoml refuses to read.
+        source, home = Path(scratch) / "source", Path(scratch) / "home"
+        for part in PARTS:
+            copy = shutil.copytree if part.is_dir() else shutil.copy2
+            (source / part).parent.mkdir(parents=True, exist_ok=True)
+            copy(part, source / part)
+        tag = _bentoml("build", "--output", "tag", home=home, cwd=source).strip().removeprefix("__tag__:")
         with atomic(path) as temporary:
-            exported = Path(home) / f"exported{path.suffix}"
-            _bentoml("export", tag, str(exported), home=home)
+            exported = Path(scratch) / f"exported{path.suffix}"
+            _bentoml("export", tag, str(exported), home=home, cwd=source)
             temporary.write_bytes(exported.read_bytes())
 
 
-def _bentoml(*arguments: str, home: str) -> str:
+def _bentoml(*arguments: str, home: Path, cwd: Path) -> str:
     """What a bentoml command prints, with its store under `home`."""
     done = subprocess.run(
         [sys.executable, "-m", "bentoml", *arguments],
-        env=os.environ | {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"},
+        env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,

@@ -24,10 +24,11 @@ def choose_device(wish: str, *, deterministic: bool = False) -> torch.device:
     """
     if wish == "cuda" and not torch.cuda.is_available():
         raise PipelineError("device = 'cuda': torch finds no CUDA device here; allowed: auto or cpu")
-    # Convolutions outside mixed precision are true float32 on a GPU too: a packaged model must answer alike everywhere.
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     if wish == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    # Convolutions outside mixed precision are true float32 on a GPU too: a packaged model must answer alike everywhere.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch wants the two alike
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by torch's notes on reproducibility
         torch.use_deterministic_algorithms(True)

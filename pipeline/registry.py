@@ -25,10 +25,11 @@ RUNTIME = ("numpy", "onnx", "onnxruntime")
 """What a model server needs beside MLflow itself."""
 
 
-def register(client: mlflow.MlflowClient, run_ids: dict[str, str]) -> str:
+def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str, str]) -> str:
     """Make the champion in models/champion a version of the registered model, unless it is one, and give it the alias.
 
     Args:
+        experiment_id: where the model is logged.
         run_ids: the run of each result, by its name.
 
     Returns:
@@ -44,13 +45,15 @@ def register(client: mlflow.MlflowClient, run_ids: dict[str, str]) -> str:
     now = _holder_of("champion", client)
     version = _version_of(sha256, client)
     if version is None:
-        version = _new_version(client, card, run_ids.get(card["name"]))
+        version = _new_version(client, experiment_id, card, run_ids.get(card["name"]))
     elif version == now:
         return f"registered model {REGISTERED_MODEL}: `champion` is on version {version} already"
-    if now is not None:
+    replaced = None
+    if now is not None and client.get_model_version(REGISTERED_MODEL, now).tags.get("onnx_sha256") != sha256:
+        replaced = now
         client.set_registered_model_alias(REGISTERED_MODEL, "previous", now)
     client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
-    before = f", `previous` on version {now}" if now else ""
+    before = f", `previous` on version {now}" if replaced else ""
     return f"registered model {REGISTERED_MODEL}: `champion` is on version {version}, {card['name']}{before}"
 
 
@@ -75,13 +78,14 @@ def _version_of(sha256: str, client: mlflow.MlflowClient) -> str | None:
     return None
 
 
-def _new_version(client: mlflow.MlflowClient, card: dict[str, Any], run_id: str | None) -> str:
+def _new_version(client: mlflow.MlflowClient, experiment_id: str, card: dict[str, Any], run_id: str | None) -> str:
     """Log the ONNX file as a model of its run and register it."""
     logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)  # it would tell of every upload
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
     )
+    mlflow.set_experiment(experiment_id=experiment_id)
     info = Model.log(
         artifact_path=None,
         name=card["name"],

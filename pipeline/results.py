@@ -182,7 +182,14 @@ def _named(predictions: pd.DataFrame, class_names: list[str]) -> pd.DataFrame:
 
 
 def result_digest(folder: Path) -> str:
-    """SHA-256 over the names and digests of the files that make up a result."""
+    """SHA-256 over the names and digests of the files that make up a result.
+
+    Raises:
+        PipelineError: one of them is missing.
+    """
+    for name in DIGESTED:
+        if not (folder / name).exists():
+            raise PipelineError(f"{folder / name} is missing: run `dvc repro`, or `dvc checkout`")
     lines = [f"{name} {sha256_of(folder / name)}\n" for name in DIGESTED]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
@@ -32,6 +33,13 @@ def sync(folders: list[Path]) -> list[str]:
     Raises:
         PipelineError: MLflow cannot be used at all.
     """
+    lock = repository() / ".cache" / "sync.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):  # of two at once, each would rebuild the same missing run
+        return _sync(folders)
+
+
+def _sync(folders: list[Path]) -> list[str]:
     faults: list[str] = []
     records: dict[Path, RunRecord] = {}
     for folder in folders:
@@ -48,7 +56,7 @@ def sync(folders: list[Path]) -> list[str]:
     # An experiment in a copy of the repository has a champion of its own, which nobody serves.
     if connections and repository() == Path.cwd():
         with _collecting(faults):
-            print(registry.register(next(iter(connections.values()))[0], run_ids))
+            print(registry.register(*next(iter(connections.values())), run_ids))
     return faults
 
 

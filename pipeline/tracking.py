@@ -85,15 +85,16 @@ def _first_line(error: BaseException) -> str:
     while (deeper := root.__cause__ or root.__context__) is not None:
         root = deeper
     chosen = root if isinstance(root, OSError) else error
-    return next((line for line in str(chosen).splitlines() if line.strip()), type(chosen).__name__)[:300]
+    line = next((line for line in str(chosen).splitlines() if line.strip()), type(chosen).__name__)
+    return line.split(". ")[0][:300]
 
 
 def _advice(error: Exception, uri: str) -> str:
     """What to do about the two faults that a local database comes to."""
     if "schema" in str(error):
-        return f"; copy it away, then `mlflow db upgrade {uri}`"
+        return f"; keep a copy of it, then `mlflow db upgrade {uri}`"
     if "malformed" in str(error) or "not a database" in str(error):
-        return "; delete it, and `make sync` makes it anew from the results"
+        return "; move it away, and `make sync` makes another from the results"
     return ""
 
 

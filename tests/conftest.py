@@ -78,6 +78,24 @@ def dataset(records, data_params):
     return car_truck.extract(records, data_params, seed=0)
 
 
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory):
+    """As `dataset`, made once."""
+    from pipeline.files import sha256_of
+
+    folder = tmp_path_factory.mktemp("records")
+    paths = {folder / name: content for name, content in record_files(make_batches(20)).items()}
+    for path, content in paths.items():
+        path.write_bytes(content)
+    params = DataParams(
+        classes=["automobile", "truck"],
+        shown_as={"automobile": "car"},
+        images_per_class={"train": 100, "test": 20},
+        validation_share=0.2,
+    )
+    return car_truck.extract({path: sha256_of(path) for path in paths}, params, seed=0)
+
+
 @pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
     """Work in an empty folder."""

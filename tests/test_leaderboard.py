@@ -74,7 +74,9 @@ def test_slices_leave_out_the_known_flaws(dataset, monkeypatch):
 
 
 def test_other_classes_have_no_borrowed_figures(dataset):
-    document = leaderboard.build([make(dataset, "cnn-lecture", {})], dataclasses.replace(dataset, classes=["cat", "dog"]))
+    document = leaderboard.build(
+        [make(dataset, "cnn-lecture", {})], dataclasses.replace(dataset, classes=["cat", "dog"])
+    )
     assert document["slices"] == document["people"] == {}
     assert document["models"][0]["lecture_test"] is None
 

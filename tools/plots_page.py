@@ -34,7 +34,7 @@ img { max-width: min(100%, 46rem); height: auto; }
 def main() -> None:
     """The page with Vega, Vega-Lite and Vega-Embed inside."""
     PAGE.parent.mkdir(exist_ok=True)
-    script = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    script = vl_convert.javascript_bundle().replace("</script", "<\\/script")  # type: ignore[call-arg]
     PAGE.write_text(TEMPLATE.replace("JAVASCRIPT", script))
 
 

@@ -1,0 +1,302 @@
+"""MLflow agrees with the result folders, whatever happened to either."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import ViewType
+from mlflow.tracking._tracking_service import utils
+
+from pipeline import results, store, sync, tracking
+from pipeline.errors import PipelineError
+from pipeline.export import onnx_probabilities
+from pipeline.files import read_json, sha256_of
+from pipeline.stages import sync as sync_stage
+from tests import projects
+from tests.conftest import ROOT
+from tests.projects import MODELS, small_params, train_baseline, train_cnn, working_in
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, small_dataset):
+    folder = tmp_path_factory.mktemp("original")
+    projects.make(folder, small_dataset)
+    return folder
+
+
+@pytest.fixture
+def project(original, tmp_path):
+    """A copy of the finished project, and so a moved one; the test works in it."""
+    folder = tmp_path / "a copy, elsewhere"
+    shutil.copytree(original, folder)
+    utils._artifact_repos_cache.clear()  # by run id: in one process, the copies' runs would be one another's
+    with working_in(folder):
+        yield folder
+
+
+def connected() -> mlflow.MlflowClient:
+    client, _ = tracking.connect("car-or-truck")
+    return client
+
+
+def synced() -> list[str]:
+    return sync.sync(sync.result_folders())
+
+
+def runs(view: int = ViewType.ACTIVE_ONLY) -> dict[str, mlflow.entities.Run]:
+    client, experiment_id = tracking.connect("car-or-truck")
+    found = client.search_runs([experiment_id], run_view_type=view)
+    assert len({run.info.run_name for run in found}) == len(found), "nothing is there twice"
+    return {run.info.run_name: run for run in found}
+
+
+def content(run: mlflow.entities.Run) -> dict:
+    """All that a person sees of a run."""
+    client, run_id = connected(), run.info.run_id
+    curves = {
+        name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
+        for name in run.data.metrics
+    }
+    files = {
+        file.path for top in client.list_artifacts(run_id) for file in [top, *client.list_artifacts(run_id, top.path)]
+    }
+    grid = sorted(name.partition("+timestamp")[0] for name in files if name.startswith("images/"))
+    return {
+        "metrics": run.data.metrics,
+        "curves": curves,
+        "params": run.data.params,
+        "times": (run.info.start_time, run.info.end_time),
+        "description": run.data.tags["mlflow.note.content"],
+        "own tags": {name: run.data.tags[name] for name in ("stage", "git_commit", "params_digest", "result_digest")},
+        "files": {name for name in files if not name.startswith("images/")},
+        "images": grid,
+        "inputs": [(found.dataset.name, found.dataset.digest) for found in run.inputs.dataset_inputs],
+    }
+
+
+def test_a_run_shows_the_result_folder(project):
+    for name, run in runs().items():
+        seen = content(run)
+        metrics = read_json(project / "models" / name / "metrics.json")
+        assert seen["metrics"].items() >= metrics.items()
+        assert {f"figures/{path.name}" for path in Path(f"models/{name}/figures").iterdir()} <= seen["files"]
+        assert seen["inputs"] == [("car_truck", results.read(Path("models") / name).card.dataset_digest[:36])]
+        assert f"{metrics['test_accuracy']:.2%}".replace("%", " %") in seen["description"]
+        assert run.data.tags["dataset_digest"] == results.read(Path("models") / name).card.dataset_digest
+    tuned = content(runs()["cnn-tuned"])
+    assert len(tuned["curves"]["epoch/learning_rate"]) == 3
+    steps = {name.split("+step+")[1] for name in tuned["images"] if name.startswith("images/filters+")}
+    assert steps == {"0", "3"}, "a slider shows learning"
+
+
+def test_running_it_twice_changes_nothing(project):
+    assert not synced()
+    before = sqlite_content(project)
+    assert not synced()
+    assert sqlite_content(project) == before
+
+
+def sqlite_content(folder: Path) -> dict:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+        return {name: sorted(map(repr, database.execute(f"select * from {name}"))) for name in tables}
+
+
+def test_a_deleted_database_is_rebuilt_with_everything(project, tmp_path):
+    before = {name: content(run) for name, run in runs().items()}
+    fresh = tmp_path / "fresh"  # a clone after `dvc pull`
+    shutil.copytree(project, fresh, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns"))
+    utils._artifact_repos_cache.clear()
+    with working_in(fresh):
+        assert not synced()
+        after = runs()
+        rebuilt_content = {name: content(run) for name, run in after.items()}
+    for name in MODELS:
+        rebuilt = rebuilt_content[name]
+        for what in before[name]:
+            if what == "times":  # MLflow takes its own clock for those of a live run
+                assert np.allclose(rebuilt[what], before[name][what], atol=30_000)
+            else:
+                assert rebuilt[what] == before[name][what], what
+        assert after[name].data.tags["rebuilt"] == "true"
+        assert after[name].info.status == "FINISHED"
+
+
+def test_a_moved_folder_shows_its_artifacts_and_loads_its_champion(project, original, capsys):
+    sync_stage.main()
+    assert "the folder was moved" in capsys.readouterr().out
+    for run in runs().values():
+        assert run.info.artifact_uri.startswith(str(project))
+    champion = mlflow.pyfunc.load_model("models:/car-or-truck@champion")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    expected = onnx_probabilities(project / "models/champion/model.onnx", images)
+    assert np.allclose(champion.predict(images)["probability"], expected)
+    assert str(original) not in json.dumps(sqlite_content(project))
+
+
+def test_the_look_at_the_end_of_every_repro_imports_no_mlflow(project):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pipeline.stages.sync"], cwd=project, capture_output=True, text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert "MLflow has all 2 results and the champion" in done.stdout, done.stderr
+    assert "mlflow" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+
+
+def test_a_run_deleted_in_the_ui_stays_deleted_and_is_named(project, capsys):
+    run_id = runs()["cnn-tuned"].info.run_id
+    connected().delete_run(run_id)
+    assert not synced()
+    assert f"mlflow runs restore --run-id {run_id}" in capsys.readouterr().out
+    assert set(runs()) == {"baseline"}
+
+
+def test_a_damaged_result_is_named_and_the_others_are_synced(project):
+    (project / "mlflow.db").unlink()
+    (project / "models/cnn-tuned/card.json").write_text("{")
+    (fault,) = synced()
+    assert "models/cnn-tuned/card.json is damaged" in fault
+    assert set(runs()) == {"baseline"}
+
+
+@pytest.mark.parametrize("missing", ["run.json", "history.csv", "model.safetensors"])
+def test_a_missing_file_is_named(project, missing):
+    (project / "mlflow.db").unlink()
+    (project / "models/cnn-tuned" / missing).unlink()
+    faults = synced()
+    assert any(f"cnn-tuned/{missing}" in fault for fault in faults), faults
+
+
+def test_changed_results_are_not_taken_for_those_of_the_run(project):
+    (project / "mlflow.db").unlink()
+    path = project / "models/baseline/metrics.json"
+    path.write_text(path.read_text().replace('"parameters": 1025', '"parameters": 1026'))
+    (fault,) = synced()
+    assert "models/baseline is not what its run.json was written for" in fault
+
+
+def test_lost_artifacts_come_back(project):
+    before = {name: content(run) for name, run in runs().items()}
+    shutil.rmtree(project / "mlruns")
+    assert not synced()
+    after = runs()
+    for name in MODELS:
+        assert content(after[name])["files"] == before[name]["files"]
+    mlflow.pyfunc.load_model("models:/car-or-truck@champion")
+
+
+def test_a_run_that_broke_off_is_replaced_by_a_whole_one(project):
+    """As a SIGKILL between its last epoch and its end leaves it."""
+    client = connected()
+    run_id = runs()["cnn-tuned"].info.run_id
+    client.delete_tag(run_id, "result_digest")
+    client.set_tag(run_id, "pid", "999999999")
+    client.update_run(run_id, "RUNNING")
+    assert not synced()
+    assert runs()["cnn-tuned"].info.run_id != run_id
+    assert content(runs()["cnn-tuned"])["images"]
+
+
+def test_training_goes_on_without_a_server_and_sync_brings_the_run_in(project, monkeypatch, capsys):
+    before = runs()["cnn-tuned"].info.run_id
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        train_cnn(small_params())
+        with pytest.raises(PipelineError, match="http://127.0.0.1:9 cannot be used.*Connection refused"):
+            synced()
+    output = capsys.readouterr().out
+    assert output.count("the training goes on without it") == 1
+    assert results.read_record(Path("models/cnn-tuned")).run_id is None
+    assert not synced()
+    client, experiment_id = tracking.connect("car-or-truck")
+    named = client.search_runs([experiment_id], "attributes.run_name = 'cnn-tuned'")
+    assert len(named) == 2
+    assert {before} < {run.info.run_id for run in named}
+
+
+def test_a_stage_only_warns_when_mlflow_cannot_be_reached(project, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        sync_stage.main()
+    assert "`make sync` tries again" in capsys.readouterr().out
+
+
+def test_a_database_of_an_older_schema_is_one_line_that_says_what_to_do(project):
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("update alembic_version set version_num = 'acf3f17fdcc7'")
+    with pytest.raises(PipelineError, match="out-of-date database schema.*`mlflow db upgrade sqlite:///.*mlflow.db`"):
+        synced()
+
+
+def test_a_file_that_is_no_database_is_one_line_that_says_what_to_do(project):
+    Path("mlflow.db").write_text("no database")
+    with pytest.raises(PipelineError, match="file is not a database; move it away, and `make sync`"):
+        synced()
+
+
+def test_a_new_champion_is_a_new_version_and_an_old_one_gets_its_alias_back(project):
+    client = connected()
+    first = sha256_of(project / "models/champion/model.onnx")
+    shutil.copytree("models/champion", "kept")
+    path = project / "models/champion/model.onnx"
+    model = __import__("onnx").load(path)
+    model.doc_string = "another"
+    path.unlink()
+    __import__("onnx").save(model, path)
+    card = read_json(project / "models/champion/card.json")
+    card["files"]["model.onnx"]["sha256"] = sha256_of(path)
+    (project / "models/champion/card.json").unlink()
+    (project / "models/champion/card.json").write_text(json.dumps(card))
+    assert not store.holds(set(), sha256_of(path))
+    assert not synced()
+    assert aliases() == {"champion": "2", "previous": "1"}
+    assert store.holds(set(), sha256_of(path))
+    shutil.rmtree("models/champion")
+    shutil.move("kept", "models/champion")
+    assert not synced()
+    assert aliases() == {"champion": "1", "previous": "2"}
+    assert client.get_model_version("car-or-truck", "1").tags["onnx_sha256"] == first
+
+
+def aliases() -> dict[str, str]:
+    found = connected().get_registered_model(store.REGISTERED_MODEL).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def test_an_experiment_in_a_copy_logs_here_and_leaves_the_champion_alone(project, tmp_path, monkeypatch):
+    """As `dvc exp run --temp` does: another working directory, DVC_ROOT of the repository."""
+    copy = tmp_path / "temporary"
+    shutil.copytree(project, copy)
+    (copy / "mlflow.db").unlink()
+    with working_in(copy), monkeypatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(project))
+        patch.setenv("DVC_EXP_NAME", "brave-one")
+        train_baseline(small_params())
+        (copy / "models/champion/model.onnx").unlink()
+        assert not synced()
+        assert not (copy / "mlflow.db").exists()
+    client, experiment_id = tracking.connect("car-or-truck")
+    (run,) = client.search_runs([experiment_id], "tags.dvc_experiment = 'brave-one'")
+    assert run.info.artifact_uri.startswith(str(project))
+    assert aliases() == {"champion": "1"}
+
+
+def test_two_at_once_on_a_fresh_database_rebuild_each_run_once(project):
+    (project / "mlflow.db").unlink()
+    command = [sys.executable, "-m", "pipeline.sync"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert set(runs()) == set(MODELS)
+    assert aliases() == {"champion": "1"}
