@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui serve sweep seeds ablation bench-training readme lock
+.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training readme lock
 N ?= 6
 MODEL ?= cnn-tuned
 STORAGE ?= sqlite:///.cache/sweeps.db
@@ -36,7 +36,12 @@ types: setup  ## the type checker, strict
 	mypy
 
 ui: setup  ## MLflow's pages over all runs
+	@python -m pipeline.stages.sync
+	@echo "open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning, car-or-truck, the chart view"
 	mlflow ui --workers 1
+
+sync: setup  ## repair MLflow from the result folders: what it lacks is rebuilt
+	python -m pipeline.sync
 
 serve: setup  ## answer HTTP requests with the champion
 	bentoml serve

@@ -43,7 +43,7 @@ def _train_and_record(
     name: str, title: str, recipe: dict[str, Any], params: Params, train: Callable[[Job], Trained], job: Job
 ) -> None:
     dataset, chosen, checkpoint = job.dataset, job.device, job.checkpoint
-    with tracking.track(name, title, recipe, dataset.digest, dataset.class_names, params.tracking) as run:
+    with tracking.track(name, title, recipe, dataset.digest, dataset.class_names, chosen, params.tracking) as run:
         trained = train(replace(job, on_epoch=run.log_epoch))
         logits = predict_logits(trained.model, dataset.images, chosen)
         result = results.write(name, title, trained, dataset, logits, seed=params.seed, device=chosen, recipe=recipe)

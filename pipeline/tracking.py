@@ -11,18 +11,19 @@ import json
 import logging
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import psutil
+import torch
 from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset import Dataset as MlflowDataset
@@ -32,6 +33,7 @@ from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
 from pipeline import known_facts
+from pipeline.devices import describe_device
 from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.params import TrackingParams
@@ -41,8 +43,11 @@ from pipeline.store import FOLDER_TAG, follow_the_folder, is_local, repository, 
 from pipeline.templating import render
 from pipeline.training import Epoch
 
-IMAGE_AT_EPOCH = re.compile(r"(?P<key>.+)-epoch-(?P<epoch>\d+)")
-"""The name of a picture that shows an earlier epoch than the last."""
+AT_EPOCH = "-epoch-"
+"""What stands before the epoch in the name of a picture that shows an earlier one than the last."""
+
+DESCRIPTION = """Three representations of images, as in the lecture: raw pixels (`baseline`), learned filters (`cnn-*`),
+transferred features (`transfer`). *Runs*, then the chart view, shows accuracies and pictures side by side."""
 
 
 def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
@@ -67,7 +72,8 @@ def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
             client = mlflow.MlflowClient()
             found = client.get_experiment_by_name(experiment)
             if found is None:
-                location, tags = (str(root / "mlruns"), {FOLDER_TAG: str(root)}) if is_local() else (None, {})
+                tags = {"mlflow.note.content": DESCRIPTION} | ({FOLDER_TAG: str(root)} if is_local() else {})
+                location = str(root / "mlruns") if is_local() else None
                 return client, client.create_experiment(experiment, location, tags)
         except Exception as error:  # SQLAlchemy's, requests' and MLflow's own
             raise PipelineError(f"MLflow at {uri} cannot be used: {_first_line(error)}{_advice(error, uri)}") from None
@@ -134,7 +140,13 @@ class Run:
 
 @contextmanager
 def track(
-    name: str, title: str, recipe: dict[str, Any], dataset_digest: str, class_names: list[str], params: TrackingParams
+    name: str,
+    title: str,
+    recipe: dict[str, Any],
+    dataset_digest: str,
+    class_names: list[str],
+    device: torch.device,
+    params: TrackingParams,
 ) -> Iterator[Run]:
     """Open a run called `name`; it is marked failed when the block raises, killed when it is interrupted.
 
@@ -143,7 +155,7 @@ def track(
         recipe: the params of this training, nested dictionaries allowed.
     """
     tags = {"stage": name.partition("-")[0], "dataset_digest": dataset_digest}
-    tags |= {"params_digest": digest_of(recipe), **_environment_tags()}
+    tags |= {"params_digest": digest_of(recipe), "device": describe_device(device), **_environment_tags()}
     record = RunRecord(run_name=name, experiment=params.experiment, started=_now(), tags=tags)
     run = Run(record)
 
@@ -190,11 +202,20 @@ def log_files(client: mlflow.MlflowClient, run_id: str, result: Result) -> None:
     for name in ("card.json", "metrics.json", "predictions.parquet", "history.csv"):
         client.log_artifact(run_id, str(result.folder / name))
     client.log_artifacts(run_id, str(result.folder / "figures"), "figures")
-    for picture in sorted((result.folder / "figures").glob("*.png")):
-        earlier = IMAGE_AT_EPOCH.fullmatch(picture.stem)
-        key, epoch = (earlier["key"], int(earlier["epoch"])) if earlier else (picture.stem, len(result.history))
+    for (key, epoch), picture in _images(result).items():
         with Image.open(picture) as image:
             client.log_image(run_id, np.asarray(image.convert("RGB")), key=key, step=epoch)
+
+
+def _images(result: Result) -> dict[tuple[str, int], Path]:
+    """The pictures by name and epoch: 0, unless there is one from before the training to slide from."""
+    pictures = {path.stem: path for path in sorted((result.folder / "figures").glob("*.png"))}
+    found = {}
+    for name, path in pictures.items():
+        key, _, epoch = name.partition(AT_EPOCH)
+        last = len(result.history) if f"{name}{AT_EPOCH}0" in pictures else 0
+        found[key, int(epoch or last)] = path
+    return found
 
 
 def log_curves(client: mlflow.MlflowClient, run_id: str, result: Result, record: RunRecord) -> None:

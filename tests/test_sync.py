@@ -76,7 +76,9 @@ def content(run: mlflow.entities.Run) -> dict:
         "params": run.data.params,
         "times": (run.info.start_time, run.info.end_time),
         "description": run.data.tags["mlflow.note.content"],
-        "own tags": {name: run.data.tags[name] for name in ("stage", "git_commit", "params_digest", "result_digest")},
+        "own tags": {
+            name: run.data.tags[name] for name in ("stage", "device", "git_commit", "params_digest", "result_digest")
+        },
         "files": {name for name in files if not name.startswith("images/")},
         "images": grid,
         "inputs": [(found.dataset.name, found.dataset.digest) for found in run.inputs.dataset_inputs],

@@ -1,0 +1,63 @@
+"""Real pages in the system's Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.conftest import ROOT
+
+SCREENSHOTS = ROOT / "reports" / "screenshots"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+class Seen:
+    """What a page did that nobody asked for."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.foreign_requests: list[str] = []
+
+
+@contextmanager
+def open_page(width: int = 1400, height: int = 1000, scheme: str = "light") -> Iterator[tuple[Page, Seen]]:
+    """An empty page, 1400 pixels wide or as asked; skips the test where there is no Chromium, but never in CI."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is missing: the browser tests must run here")
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        seen = Seen()
+        page.on("console", lambda message: message.type == "error" and seen.errors.append(message.text))
+        page.on("pageerror", lambda error: seen.errors.append(str(error)))
+        own = ("http://127.0.0.1", "file:", "data:", "blob:")
+        page.on("request", lambda request: request.url.startswith(own) or seen.foreign_requests.append(request.url))
+        yield page, seen
+        browser.close()
+
+
+def screenshot(page: Page, name: str, *, full_page: bool = False) -> None:
+    """Leave a picture for people in reports/screenshots."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full_page)
+
+
+def pictures_shown(page: Page) -> int:
+    """How many images of the page are there and drawn."""
+    return page.evaluate("[...document.images].filter(image => image.complete && image.naturalWidth > 0).length")
+
+
+def overflow(page: Page) -> int:
+    """By how many pixels the page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

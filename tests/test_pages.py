@@ -1,0 +1,147 @@
+"""What people see: MLflow's pages over the runs, and the report, in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests import projects
+from tests.browser import open_page, overflow, pictures_shown, screenshot
+from tests.projects import MODELS
+from tests.serving import free_port, kill_all
+
+SECONDS = 60_000
+KEEP_ASSISTANT_CLOSED = """
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, small_dataset):
+    folder = tmp_path_factory.mktemp("project")
+    projects.make(folder, small_dataset)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ui(project):
+    """The address of a bare `mlflow ui` in the project."""
+    if shutil.which("chromium") is None and not os.environ.get("CI"):
+        pytest.skip("Chromium is not installed")
+    port = free_port()
+    command = [Path(sys.executable).parent / "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    with (project / "ui.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            requests.get(f"{address}/health", timeout=2).raise_for_status()
+            break
+        except requests.RequestException:
+            assert process.poll() is None and time.monotonic() < deadline, (project / "ui.log").read_text()
+            time.sleep(0.3)
+    yield address
+    kill_all(process.pid)
+    process.wait()
+
+
+def experiment(ui: str) -> str:
+    found = requests.get(
+        f"{ui}/api/2.0/mlflow/experiments/get-by-name", {"experiment_name": "car-or-truck"}, timeout=20
+    )
+    return found.json()["experiment"]["experiment_id"]
+
+
+def run_ids(ui: str) -> dict[str, str]:
+    body = {"experiment_ids": [experiment(ui)]}
+    found = requests.post(f"{ui}/api/2.0/mlflow/runs/search", json=body, timeout=20).json()
+    return {run["info"]["run_name"]: run["info"]["run_id"] for run in found["runs"]}
+
+
+def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
+    with open_page(1500, 4200) as (page, _):
+        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+        page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs?workflowType=machine_learning&compareRunsMode=CHART")
+        for name in MODELS:
+            page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
+        for chart in (
+            "epoch/validation_loss",
+            "test_accuracy",
+            "confusion",
+            "mistakes",
+            "results",
+            "weights",
+            "filters",
+        ):
+            page.get_by_text(chart, exact=True).first.wait_for(timeout=SECONDS)
+        page.wait_for_function("document.images.length > 8", timeout=SECONDS)
+        page.wait_for_function(
+            "[...document.images].every(image => image.complete && image.naturalWidth > 0)", timeout=SECONDS
+        )
+        screenshot(page, "mlflow-charts")
+        assert pictures_shown(page) > 8
+
+
+def test_a_run_page_tells_its_accuracy_and_dataset(ui):
+    with open_page() as (page, _):
+        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+        page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}?workflowType=machine_learning")
+        page.get_by_text("The lecture's CNN, tuned").first.wait_for(timeout=SECONDS)
+        page.get_by_text(re.compile("^car_truck")).first.wait_for(timeout=SECONDS)
+        page.get_by_text("test_accuracy", exact=True).first.wait_for(timeout=SECONDS)
+        screenshot(page, "mlflow-run")
+
+
+def test_two_runs_compare(ui):
+    runs = ",".join(f'"{run_id}"' for run_id in run_ids(ui).values())
+    with open_page() as (page, _):
+        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+        page.goto(f'{ui}/#/compare-runs?runs=[{runs}]&experiments=["{experiment(ui)}"]')
+        for name in MODELS:
+            page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
+        page.get_by_text("test_accuracy", exact=True).first.wait_for(timeout=SECONDS)
+        screenshot(page, "mlflow-compare")
+
+
+def test_the_registered_model_has_a_champion(ui):
+    with open_page() as (page, _):
+        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+        page.goto(f"{ui}/#/models/car-or-truck?workflowType=machine_learning")
+        page.get_by_text(re.compile("champion")).first.wait_for(timeout=SECONDS)
+        screenshot(page, "mlflow-model")
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [("report", 1200, "light"), ("report-phone", 360, "light"), ("report-dark", 1200, "dark")],
+)
+def test_the_report_opens_by_itself(project, name, width, scheme):
+    path = project / "reports/report.html"
+    with open_page(width, 900, scheme) as (page, seen):
+        page.goto(path.as_uri())
+        screenshot(page, name, full_page=True)
+        assert pictures_shown(page) == page.evaluate("document.images.length") > 50
+        assert overflow(page) <= 0
+        titles = page.get_by_role("heading", level=2).all_text_contents()
+    assert not seen.errors
+    assert not seen.foreign_requests
+    assert [title[0] for title in titles] == list("1234567")
+    assert path.stat().st_size < 5_000_000
+
+
+def test_every_picture_of_the_report_has_a_text_for_those_who_cannot_see_it(project):
+    with open_page() as (page, _):
+        page.goto((project / "reports/report.html").as_uri())
+        assert page.evaluate("[...document.images].filter(image => !image.alt).length") == 0
