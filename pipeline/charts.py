@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pipeline.evaluation import wilson
@@ -45,6 +46,7 @@ def curves(history: pd.DataFrame) -> Figure:
         for split, color in (("train", RIGHT), ("validation", WRONG)):
             axes.plot(history["epoch"], history[f"{split}_{quantity}"], color=color, marker=".", label=split)
         axes.set(xlabel="epoch", ylabel=quantity)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
@@ -67,7 +69,7 @@ def reliability(test: pd.DataFrame, class_names: list[str], bins: int = 10) -> F
         title=f"Reliability on {len(test):,} test images",
     )
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     below.bar((groups.index + 0.5) / bins, groups["n"], width=0.9 / bins, color=RIGHT)
     below.set(xlabel=f"probability of {class_names[1]}, as the model says", ylabel="images", xlim=(0, 1), yscale="log")
     below.grid(alpha=0.3, axis="y")
@@ -102,6 +104,7 @@ def validation_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     for (name, history), color in zip(histories.items(), SERIES, strict=False):
         axes.plot(history["epoch"], history["validation_accuracy"], color=color, marker=".", label=name)
         axes.plot(history["epoch"], history["train_accuracy"], color=color, linestyle=":", alpha=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel="accuracy", title="Validation (lines) and training images (dotted)")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

@@ -111,7 +111,7 @@ def least_squares_weights(model: LeastSquares, class_names: list[str]) -> Figure
 
 
 def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, shown: int = 16) -> Figure:
-    """What the first `shown` filters of each layer, float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
+    """What `shown` filters of each layer, float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
     figure = Figure(figsize=(9.5, 1.6 + 2.2 * len(layers)), layout="constrained")
     figure.suptitle(f"Response maps of convolutional layers to one {name}, each to its own scale", fontsize=12)
     subfigures: Any = figure.subfigures(1 + len(layers), 1, height_ratios=[1.1] + [2] * len(layers))
@@ -121,12 +121,23 @@ def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, sho
     axes.set_axis_off()
     for number, (subfigure, maps) in enumerate(zip(rest, layers, strict=True), start=1):
         _, count, height, width = maps.shape
-        subfigure.suptitle(f"layer {number}: {min(shown, count)} of {count} maps, {height}×{width}", fontsize=10)
+        subfigure.suptitle(
+            f"layer {number}: the {min(shown, count)} of {count} maps that vary most, {height}×{width}", fontsize=10
+        )
         axes = subfigure.subplots()
         axes.set_axis_off()
-        canvas, _ = mosaic(to_own_scale(maps[0, :shown]).numpy(), shown // 2)
+        canvas, _ = mosaic(to_own_scale(maps[0, most_varied(maps, shown)]).numpy(), shown // 2)
         axes.imshow(canvas, cmap="viridis", interpolation="nearest")
     return figure
+
+
+def most_varied(maps: Tensor, count: int) -> Tensor:
+    """Which channels of `[N, C, H, W]` vary most over their images and places: int64 `[count]`, rising.
+
+    Deep layers have many filters, and most of them answer nothing to any one image.
+    """
+    spread = maps.float().std((2, 3), correction=0).sum(0)
+    return spread.topk(min(count, len(spread))).indices.sort().values
 
 
 def to_own_scale(maps: Tensor) -> Tensor:

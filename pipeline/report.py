@@ -80,8 +80,8 @@ def coloured(values: NDArray[Any], *, signed: bool) -> Picture:
 
 
 def mosaic(maps: Tensor, columns: int = 8) -> Picture:
-    """The first 16 of the maps `[C, H, W]`, each to its own scale."""
-    canvas, _ = figures.mosaic(figures.to_own_scale(maps[:16]).numpy(), columns)
+    """Maps `[n, H, W]`, each to its own scale."""
+    canvas, _ = figures.mosaic(figures.to_own_scale(maps).numpy(), columns)
     return coloured(canvas, signed=False)
 
 
@@ -184,12 +184,12 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
     test = result.predictions[result.predictions["split"] == "test"]
     folder = result.folder / "figures"
     filters = {when: folder / f"{name}.png" for when, name in (("before", "filters-epoch-0"), ("after", "filters"))}
-    maps = {name: model.response_maps(torch.from_numpy(np.array(image))[None]) for name, image in images.items()}
-    count = len(next(iter(maps.values())))
-    layers = [
-        {"shape": _shape(maps[next(iter(maps))][layer]), "maps": {name: mosaic(maps[name][layer][0]) for name in maps}}
-        for layer in range(count)
-    ]
+    both = torch.from_numpy(np.stack(list(images.values())))
+    layers = []
+    for maps in model.response_maps(both):
+        chosen = figures.most_varied(maps, 16)
+        drawn = {name: mosaic(answer[chosen]) for name, answer in zip(images, maps, strict=True)}
+        layers.append({"shape": _shape(maps), "maps": drawn})
     return {
         "name": result.card.name,
         "title": result.card.title,
