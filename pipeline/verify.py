@@ -70,6 +70,8 @@ def check_model(folder: Path, dataset: car_truck.Dataset, sound: list[Result]) -
             f"{result.folder}: rebuilt, it has {accuracy:.2%} on test, not {result.metrics.test_accuracy:.2%}, "
             f"and its probabilities differ from predictions.parquet by up to {difference:.2g}"
         )
+    if results.read_record(folder).result_digest != results.result_digest(folder):
+        raise PipelineError(f"{folder}/run.json was written for another result: run `dvc repro`, or `dvc checkout`")
     return f"{result.card.name}: rebuilt from its folder, {accuracy:.2%} of {len(rows)} test images right, as claimed"
 
 

@@ -9,19 +9,22 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
+import requests
 import yaml
 
 from pipeline.files import sha256_of
 from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
+from tests.browser import open_page, pictures_shown, screenshot
 from tests.conftest import ROOT, copy_of_repository
-from tests.serving import Serving, post
+from tests.serving import Serving, free_port, kill_all, post
 
 BIN = Path(sys.executable).parent
 BATCHES = make_batches(20)
@@ -114,7 +117,8 @@ def reproduced(tmp_path_factory):
 
 
 def test_every_model_has_the_same_shape_of_result(reproduced):
-    shape = {"model.safetensors", "card.json", "predictions.parquet", "history.csv", "figures"}
+    shape = {"model.safetensors", "card.json", "predictions.parquet", "history.csv", "confusion.csv"}
+    shape |= {"figures"}
     shape |= {"metrics.json", "run.json"}
     for name in MODELS:
         folder = reproduced.folder / "models" / name
@@ -192,9 +196,34 @@ def test_the_bento_holds_service_and_champion_and_nothing_of_the_pipeline(reprod
 def test_a_second_repro_changes_nothing(reproduced):
     before, lock = reproduced.digests(), (reproduced.folder / "dvc.lock").read_bytes()
     done = reproduced.run("dvc", "repro")
-    assert "Running stage" not in done.stdout
+    assert stages_in(done.stdout) == ["sync"], "a look whether MLflow has everything"
+    assert "MLflow has all 4 results and the champion" in done.stdout
     assert reproduced.digests() == before
     assert (reproduced.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_dvc_shows_metrics_params_and_stages(reproduced):
+    metrics = json.loads(reproduced.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert {f"models/{name}/metrics.json" for name in MODELS} <= metrics.keys()
+    with reproduced.left_as_it_was():
+        reproduced.change(transfer={"head_l2": 0.02})
+        changed = json.loads(reproduced.run("dvc", "params", "diff", "--json").stdout)
+    assert changed["params.yaml"]["transfer.head_l2"] == {"old": 0.01, "new": 0.02, "diff": 0.01}
+    assert "package" in reproduced.run("dvc", "dag").stdout
+
+
+def test_dvc_plots_need_no_network(reproduced):
+    """Curves of all models in one chart, confusion matrices and pictures, drawn in a real browser."""
+    reproduced.run("python", "tools/plots_page.py")
+    reproduced.run("dvc", "plots", "show")
+    with open_page() as (page, seen):
+        page.goto((reproduced.folder / "dvc_plots/index.html").as_uri())
+        charts = "document.querySelectorAll('.vega-embed canvas, .vega-embed svg').length"
+        page.wait_for_function(f"{charts} >= 6", timeout=60_000)
+        screenshot(page, "dvc-plots", full_page=True)
+        assert pictures_shown(page) == page.evaluate("document.images.length") > 30
+    assert not seen.foreign_requests
+    assert not seen.errors
 
 
 def test_everything_is_verified(reproduced):
@@ -251,7 +280,7 @@ def test_changing_one_section_runs_again_only_what_reads_it(reproduced):
     with reproduced.left_as_it_was():
         reproduced.change(transfer={"head_l2": 0.02})
         done = reproduced.run("dvc", "repro")
-        assert stages_in(done.stdout) == ["check", "transfer", "compare", "package"]
+        assert stages_in(done.stdout) == ["check", "transfer", "compare", "package", "report", "sync"]
 
 
 @pytest.mark.parametrize("format", ARCHIVES)
@@ -311,6 +340,63 @@ def test_a_killed_repro_is_finished_by_the_next(reproduced):
     with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
         states = [state for (state,) in database.execute("select status from runs where name = 'cnn-tuned'")]
     assert sorted(states) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+@pytest.mark.slow
+def test_experiments_land_in_the_one_database_by_their_names(reproduced):
+    """Two queued ones at once, in copies of the repository, on a fresh database; the workspace stays as it is."""
+    reproduced.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qam", "results")
+    before = reproduced.digests()
+    (reproduced.folder / "mlflow.db").unlink()
+    for epochs in (1, 2):
+        reproduced.run(
+            "dvc", "exp", "run", "--queue", "-n", f"epochs-{epochs}", "-S", f"cnn.lecture.training.epochs={epochs}"
+        )
+    reproduced.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
+    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
+        found = database.execute(
+            "select value, runs.name, artifact_uri from tags join runs using (run_uuid) where key = 'dvc_experiment'"
+        ).fetchall()
+    assert sorted((value, name) for value, name, _ in found) == [
+        ("epochs-1", "cnn-lecture"),
+        ("epochs-2", "cnn-lecture"),
+    ]
+    assert all(location.startswith(f"{reproduced.folder}/mlruns/") for _, _, location in found)
+    assert reproduced.digests() == before
+    assert "its run was missing; rebuilt" not in reproduced.run("dvc", "repro").stdout, "each experiment synced all"
+    shown = reproduced.run("dvc", "exp", "show", "--csv").stdout
+    assert "epochs-1" in shown and "epochs-2" in shown
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_registered_champion(reproduced):
+    """`mlflow models serve` answers as the ONNX file does."""
+    from pipeline import car_truck
+    from pipeline.export import onnx_probabilities
+
+    images = car_truck.load(reproduced.folder / "data/car_truck").images[:3]
+    port = free_port()
+    environment = reproduced.environment | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    command = [BIN / "mlflow", "models", "serve", "-m", "models:/car-or-truck@champion"]
+    with (reproduced.folder / ".cache/serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--env-manager", "local", "--port", str(port)],
+            cwd=reproduced.folder, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        for _ in range(300):
+            time.sleep(0.2)
+            with suppress(requests.RequestException):
+                if requests.get(f"http://127.0.0.1:{port}/ping", timeout=2).ok:
+                    break
+        body = {"instances": images.tolist()}
+        answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=30)
+    finally:
+        kill_all(process.pid)
+        process.wait()
+    assert answer.ok, answer.text
+    expected = onnx_probabilities(reproduced.folder / "models/champion/model.onnx", images)
+    assert answer.json()["predictions"]["probability"] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 @pytest.mark.slow  # tests/test_distributed.py has the everyday one
