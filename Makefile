@@ -58,8 +58,9 @@ ablation: setup  ## what each step from the lecture's recipe to the tuned one is
 bench-training: setup  ## the lecture's network here against Keras -> benchmarks/training.md
 	python -m benchmarks.training
 
-readme: setup  ## copy the leaderboard into README.md
+readme: setup  ## copy leaderboard and pictures of the results into README.md and docs/pictures
 	python tools/readme.py
+	python -m tools.pictures
 
 lock: setup  ## resolve the newest allowed dependencies into requirements.lock and serving/requirements.txt
 	uv pip compile --upgrade --universal --generate-hashes --no-emit-index-url --extra dev --custom-compile-command "make lock" --quiet pyproject.toml -o requirements.lock

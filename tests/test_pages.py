@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from pipeline import sync, tracking
 from tests import projects
 from tests.browser import open_page, overflow, pictures_shown, screenshot
 from tests.projects import MODELS
@@ -92,6 +93,25 @@ def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
         )
         screenshot(page, "mlflow-charts")
         assert pictures_shown(page) > 8
+
+
+def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
+    """Over HTTP, into another experiment of it; the registered model is there already and stays one version."""
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns"))
+    for record in copy.glob("models/*/run.json"):
+        record.write_text(record.read_text().replace('"experiment": "car-or-truck"', '"experiment": "elsewhere"'))
+    with projects.working_in(copy), monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", ui)
+        for _ in range(2):
+            assert not sync.sync(sync.result_folders())
+        client, experiment_id = tracking.connect("elsewhere")
+        runs = client.search_runs([experiment_id])
+        assert sorted(run.info.run_name for run in runs) == sorted(MODELS)
+        for run in runs:
+            assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"figures", "images", "card.json"}
+        assert len(client.search_model_versions("name = 'car-or-truck'")) == 1
+        assert not (copy / "mlflow.db").exists()
 
 
 def test_a_run_page_tells_its_accuracy_and_dataset(ui):

@@ -1,0 +1,72 @@
+"""Make the pictures of README.md from the results that are here: `make readme` (needs Chromium)."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+from playwright.sync_api import sync_playwright
+
+PICTURES = Path("docs/pictures")
+FIGURES = {
+    "filters.png": "models/cnn-tuned/figures/filters.png",
+    "mistakes.png": "models/transfer/figures/mistakes.png",
+}
+NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false'); " \
+    "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"  # fmt: skip
+
+
+def mlflow_charts(path: Path) -> None:
+    """Take a picture of MLflow's chart view over all runs."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [Path(sys.executable).parent / "mlflow", "ui", "--workers", "1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(240):
+            try:
+                requests.get(f"{address}/health", timeout=2).raise_for_status()
+                break
+            except requests.RequestException:
+                time.sleep(0.5)
+        query = {"experiment_name": "car-or-truck"}
+        found = requests.get(f"{address}/api/2.0/mlflow/experiments/get-by-name", query, timeout=20).json()
+        experiment = found["experiment"]["experiment_id"]
+        with sync_playwright() as playwright:
+            chromium = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1500, "height": 2600})
+            page.add_init_script(NO_ASSISTANT)
+            view = "workflowType=machine_learning&compareRunsMode=CHART"
+            page.goto(f"{address}/#/experiments/{experiment}/runs?{view}")
+            page.get_by_text("filters", exact=True).first.wait_for(timeout=60_000)
+            page.wait_for_timeout(5000)  # its charts move into place
+            section = page.get_by_text("Model metrics", exact=False).first
+            section.scroll_into_view_if_needed()
+            page.screenshot(path=path)
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main() -> None:
+    """Fill docs/pictures."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name, source in FIGURES.items():
+        shutil.copy2(source, PICTURES / name)
+    mlflow_charts(PICTURES / "mlflow.png")
+
+
+if __name__ == "__main__":
+    main()
