@@ -45,15 +45,13 @@ def mlflow_charts(path: Path) -> None:
         with sync_playwright() as playwright:
             chromium = shutil.which("chromium") or shutil.which("google-chrome")
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1500, "height": 2600})
+            page = browser.new_page(viewport={"width": 1500, "height": 4200})
             page.add_init_script(NO_ASSISTANT)
             view = "workflowType=machine_learning&compareRunsMode=CHART"
             page.goto(f"{address}/#/experiments/{experiment}/runs?{view}")
             page.get_by_text("filters", exact=True).first.wait_for(timeout=60_000)
             page.wait_for_timeout(5000)  # its charts move into place
-            section = page.get_by_text("Model metrics", exact=False).first
-            section.scroll_into_view_if_needed()
-            page.screenshot(path=path)
+            page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1500, "height": 1060})
             browser.close()
     finally:
         server.terminate()
