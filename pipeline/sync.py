@@ -100,7 +100,8 @@ def _half_written(client: mlflow.MlflowClient, record: RunRecord) -> MlflowRun |
         run = client.get_run(record.run_id or "none")
     except MlflowException:  # there is no such run
         return None
-    return run if run.info.lifecycle_stage == "active" else None
+    whole = "result_digest" in run.data.tags
+    return run if run.info.lifecycle_stage == "active" and not whole else None
 
 
 def result_folders() -> list[Path]:

@@ -112,6 +112,7 @@ def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
             assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"figures", "images", "card.json"}
         assert len(client.search_model_versions("name = 'car-or-truck'")) == 1
         assert not (copy / "mlflow.db").exists()
+    assert sorted(run_ids(ui)) == sorted(MODELS), "those of the other experiment are left alone"
 
 
 def test_a_run_page_tells_its_accuracy_and_dataset(ui):
