@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
-from benchmarks import seeds
+from benchmarks import ablation, seeds
 from benchmarks.page import table
 
 
@@ -19,3 +21,23 @@ def test_the_seeds_page_says_what_was_reached_and_what_was_not():
     assert "| cnn-lecture | 89.00% ± 1.41% | 90.00%, 88.00% | 70 s | ≥ 89.0%, ≤ 75 s | yes and yes |" in page
     assert "| transfer | 97.90% ± 0.14% | 97.80%, 98.00% | 305 s | ≥ 98.0%, ≤ 420 s | no and yes |" in page
     assert "GPU: not measured" in page
+
+
+def test_the_ablation_goes_from_the_lectures_recipe_to_the_tuned_one(params):
+    recipes = list(ablation.steps(params.cnn.lecture, params.cnn.tuned).values())
+    assert recipes[0] == params.cnn.lecture
+    assert recipes[-1] == params.cnn.tuned, "DIFFERENCES names every param in which the two differ"
+    assert all(one != other for one, other in pairwise(recipes))
+
+
+def test_the_ablation_calls_a_gain_within_noise_noise():
+    entries = ablation.summarise(
+        {
+            "start": [{"accuracy": 0.80, "seconds": 1}, {"accuracy": 0.81, "seconds": 1}],
+            "real": [{"accuracy": 0.90, "seconds": 2}, {"accuracy": 0.91, "seconds": 2}],
+            "noise": [{"accuracy": 0.91, "seconds": 2}, {"accuracy": 0.90, "seconds": 2}],
+        }
+    )
+    page = ablation.page({"steps": entries, "seeds": 2, "made_by": "by a test"})
+    assert "| real | 90.50% ± 0.71% | +10.00 points | 0.005, real | 2 s |" in page
+    assert "| noise | 90.50% ± 0.71% | +0.00 points | 1, noise | 2 s |" in page
