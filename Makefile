@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training readme lock
+.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme lock
 N ?= 6
 MODEL ?= cnn-tuned
 STORAGE ?= sqlite:///.cache/sweeps.db
@@ -19,7 +19,7 @@ setup:  ## install the locked dependencies into .venv (all tasks do this by them
 repro: setup  ## the main job: download, train, compare, package; only what is out of date
 	dvc repro
 
-verify: setup  ## hold the results against their claims: every digest, every model rebuilt and measured again
+verify: setup  ## hold the results against their claims: every digest, every model rebuilt, the service asked
 	python -m pipeline.verify
 
 test: setup  ## the everyday tests
@@ -57,6 +57,9 @@ ablation: setup  ## what each step from the lecture's recipe to the tuned one is
 
 bench-training: setup  ## the lecture's network here against Keras -> benchmarks/training.md
 	python -m benchmarks.training
+
+bench-serving: setup  ## the service against mlflow's, a bare handler and ONNX Runtime -> benchmarks/serving.md
+	python -m benchmarks.serving
 
 readme: setup  ## copy leaderboard and pictures of the results into README.md and docs/pictures
 	python tools/readme.py

@@ -98,6 +98,7 @@ def main() -> None:
     device = choose_device(params.device)
     document = {
         "seeds": seeds,
+        "recipes": params.cnn.model_dump(),
         "steps": summarise(measured),
         "made_by": made_by("make ablation", device, "torch", "numpy"),
     }

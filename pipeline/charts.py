@@ -33,7 +33,7 @@ def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
             text = f"{counts[truth, prediction]:,}\n{share:.1%}"
             color = "white" if share > 0.5 else "black"
             axes.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=13)
-    axes.set(xticks=(0, 1), yticks=(0, 1), xlabel="prediction", ylabel="truth", title=f"{len(test):,} test images")
+    axes.set(xticks=(0, 1), yticks=(0, 1), xlabel="prediction", ylabel="truth", title=f"{len(test):,} test images,\nshares of each truth")
     axes.set_xticklabels(class_names)
     axes.set_yticklabels(class_names, rotation=90, va="center")
     return figure
@@ -42,6 +42,7 @@ def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
 def curves(history: pd.DataFrame) -> Figure:
     """Loss and accuracy over the epochs."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle("Over the epochs: loss (binary cross-entropy) and share of images that are right", fontsize=11)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, color in (("train", RIGHT), ("validation", WRONG)):
             axes.plot(history["epoch"], history[f"{split}_{quantity}"], color=color, marker=".", label=split)
@@ -111,10 +112,14 @@ def validation_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def leaderboard(board: dict[str, Any]) -> Figure:
-    """Test accuracy of all models with 95 % intervals, the lecture's figures and people's beside them."""
+def leaderboard(board: dict[str, Any], width: float = 7.5) -> Figure:
+    """Test accuracy of all models with 95 % intervals, the lecture's figures and people's beside them.
+
+    Args:
+        width: in inches; below 5 the legend goes into one column.
+    """
     models = board["models"][::-1]
-    figure = Figure(figsize=(7.5, 1.2 + 0.55 * len(models)), layout="constrained")
+    figure = Figure(figsize=(width, (1.2 if width >= 5 else 1.8) + 0.55 * len(models)), layout="constrained")
     axes = figure.subplots()
     for place, model in enumerate(models):
         accuracy = 100 * model["test_accuracy"]
@@ -133,5 +138,5 @@ def leaderboard(board: dict[str, Any]) -> Figure:
     axes.set(xlabel="test accuracy in %, 95 % intervals", ylim=(-0.5, len(models) - 0.3))
     axes.grid(alpha=0.3, axis="x")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, fontsize=9)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3 if width >= 5 else 1, fontsize=9)
     return figure

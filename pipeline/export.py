@@ -11,8 +11,10 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
+from pipeline import known_facts
 from pipeline.car_truck import Dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation import predict_logits
@@ -23,6 +25,8 @@ from pipeline.results import Result
 
 SCHEMA = 1
 """The version of the champion's card.json; serving reads this one alone."""
+
+SAMPLES_PER_CLASS = 4
 
 PREPROCESSING = (
     "Input: uint8 RGB pixels [N, 32, 32, 3]. All else (grayscale, normalisation, enlarging) is inside the model. "
@@ -98,6 +102,7 @@ def package(result: Result, dataset: Dataset, tolerance: float, folder: Path) ->
         difference = prove(unproved, result, dataset, tolerance)
         with atomic(folder / "model.onnx") as temporary:
             temporary.write_bytes(unproved.read_bytes())
+    write_samples(dataset, folder / "samples")
     code = code_version()
     run = read_json(result.folder / "run.json")
     metrics = result.metrics
@@ -111,6 +116,9 @@ def package(result: Result, dataset: Dataset, tolerance: float, folder: Path) ->
         "validation_accuracy": metrics.validation_accuracy,
         "test_accuracy": metrics.test_accuracy,
         "test_accuracy_interval": [metrics.test_accuracy_low, metrics.test_accuracy_high],
+        "individual_people_accuracy": (
+            known_facts.HUMAN_INDIVIDUAL if known_facts.apply_to(result.card.classes) else None
+        ),
         "test_images": int((result.predictions["split"] == "test").sum()),
         "parity": {"largest_difference": difference, "tolerance": tolerance},
         "dataset_digest": result.card.dataset_digest,
@@ -123,3 +131,12 @@ def package(result: Result, dataset: Dataset, tolerance: float, folder: Path) ->
     }
     write_json(folder / "card.json", card)
     return card
+
+
+def write_samples(dataset: Dataset, folder: Path) -> None:
+    """The first test images of each class as PNG files, `car-1.png` and so on, for the page of the service."""
+    rows = dataset.rows("test")
+    for label, name in enumerate(dataset.class_names):
+        for number, row in enumerate(rows[dataset.labels[rows] == label][:SAMPLES_PER_CLASS], start=1):
+            with atomic(folder / f"{name}-{number}.png") as temporary:
+                Image.fromarray(dataset.images[row]).save(temporary)

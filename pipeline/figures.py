@@ -16,7 +16,7 @@ from pipeline import charts
 from pipeline.car_truck import Dataset
 from pipeline.evaluation import correct
 from pipeline.files import atomic
-from pipeline.models import LeastSquares
+from pipeline.models import LeastSquares, TransferNet
 from pipeline.results import Result, Trained
 
 
@@ -36,14 +36,16 @@ def draw_all(result: Result, trained: Trained, dataset: Dataset) -> None:
         figures["curves"] = charts.curves(result.history)
     if isinstance(model, LeastSquares):
         figures["weights"] = least_squares_weights(model, dataset.class_names)
+    learning = "fine-tuning" if isinstance(model, TransferNet) else "training"
+    part = "block" if isinstance(model, TransferNet) else "convolutional layer"
     if trained.first_filters is not None:
-        figures["filters-epoch-0"] = filters(trained.first_filters, "First-layer filters before training")
+        figures["filters-epoch-0"] = filters(trained.first_filters, f"First-layer filters before {learning}")
     if (first_filters := model.first_filters()) is not None:
-        figures["filters"] = filters(first_filters, "First-layer filters after training")
+        figures["filters"] = filters(first_filters, f"First-layer filters after {learning}")
     for label, name in enumerate(dataset.class_names):
         image = dataset.images[test["id"][test["label"] == label].iloc[0]]
         if layers := model.response_maps(torch.from_numpy(np.array(image))[None]):
-            figures[f"response_maps_{name}"] = response_maps(layers, image, name)
+            figures[f"response_maps_{name}"] = response_maps(layers, image, name, part)
     for name, figure in figures.items():
         save(figure, result.folder / "figures" / f"{name}.png")
 
@@ -88,7 +90,8 @@ def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
     tiles = kernels / 2 + 0.5 if channels == 3 else kernels[..., 0]
     canvas, titles = mosaic(tiles, columns, above=5)
     figure = Figure(figsize=(columns * 0.95, -(-count // columns) * 1.05 + 0.9), layout="constrained")
-    figure.suptitle(f"{title}\n{count} filters, {height}×{width}×{channels}", fontsize=12)
+    key = "in colour" if channels == 3 else "red positive, blue negative"
+    figure.suptitle(f"{title}\n{count} filters, {height}×{width}×{channels}, each to its own scale, {key}", fontsize=11)
     axes = figure.subplots()
     axes.set_axis_off()
     axes.imshow(canvas, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
@@ -110,10 +113,10 @@ def least_squares_weights(model: LeastSquares, class_names: list[str]) -> Figure
     return figure
 
 
-def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, shown: int = 16) -> Figure:
+def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, part: str, shown: int = 16) -> Figure:
     """What `shown` filters of each layer, float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
     figure = Figure(figsize=(9.5, 1.6 + 2.2 * len(layers)), layout="constrained")
-    figure.suptitle(f"Response maps of convolutional layers to one {name}, each to its own scale", fontsize=12)
+    figure.suptitle(f"Response maps of each {part} to one {name}, each to its own scale from dark to light", fontsize=12)
     subfigures: Any = figure.subfigures(1 + len(layers), 1, height_ratios=[1.1] + [2] * len(layers))
     top, *rest = subfigures
     axes = top.subplots()
@@ -121,12 +124,13 @@ def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, sho
     axes.set_axis_off()
     for number, (subfigure, maps) in enumerate(zip(rest, layers, strict=True), start=1):
         _, count, height, width = maps.shape
+        chosen = maps[0, most_varied(maps, shown)]
         subfigure.suptitle(
-            f"layer {number}: the {min(shown, count)} of {count} maps that vary most, {height}×{width}", fontsize=10
+            f"{part} {number}: the {len(chosen)} of {count} maps that vary most, {height}×{width}", fontsize=10
         )
         axes = subfigure.subplots()
         axes.set_axis_off()
-        canvas, _ = mosaic(to_own_scale(maps[0, most_varied(maps, shown)]).numpy(), shown // 2)
+        canvas, _ = mosaic(to_own_scale(chosen).numpy(), shown // 2)
         axes.imshow(canvas, cmap="viridis", interpolation="nearest")
     return figure
 
@@ -134,10 +138,11 @@ def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, sho
 def most_varied(maps: Tensor, count: int) -> Tensor:
     """Which channels of `[N, C, H, W]` vary most over their images and places: int64 `[count]`, rising.
 
-    Deep layers have many filters, and most of them answer nothing to any one image.
+    Deep layers have many filters, and most of them answer nothing to any one image: such maps are left out, but one.
     """
     spread = maps.float().std((2, 3), correction=0).sum(0)
-    return spread.topk(min(count, len(spread))).indices.sort().values
+    varying = max(1, int((spread > 1e-3 * spread.max()).sum()))
+    return spread.topk(min(count, varying)).indices.sort().values
 
 
 def to_own_scale(maps: Tensor) -> Tensor:

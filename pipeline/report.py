@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from pipeline import charts, figures, known_facts
 from pipeline.car_truck import SPLITS, Dataset
-from pipeline.evaluation import correct
+from pipeline.evaluation import correct, wilson
 from pipeline.leaderboard import distinct
 from pipeline.models import Classifier, LeastSquares, LectureCnn, grayscale
 from pipeline.params import Params
-from pipeline.results import Result
+from pipeline.results import Result, result_digest
 from pipeline.templating import render
 
 VERTICAL = torch.tensor([[0.0, -1, 1]] * 3)
@@ -189,7 +189,7 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
     for maps in model.response_maps(both):
         chosen = figures.most_varied(maps, 16)
         drawn = {name: mosaic(answer[chosen]) for name, answer in zip(images, maps, strict=True)}
-        layers.append({"shape": _shape(maps), "maps": drawn})
+        layers.append({"shape": _shape(maps), "shown": len(chosen), "maps": drawn})
     return {
         "name": result.card.name,
         "title": result.card.title,
@@ -212,6 +212,14 @@ def _pixel_weights(model: Classifier) -> Picture | None:
     if not isinstance(model, LeastSquares):
         return None
     return coloured(model.weights[:-1].reshape(32, 32).detach().numpy(), signed=True)
+
+
+def frozen_interval(board: dict[str, Any]) -> tuple[float, float] | None:
+    """The 95 % interval of the test accuracy of the head on frozen layers."""
+    for model in board["models"]:
+        if (share := model["frozen_test_accuracy"]) is not None:
+            return wilson(round(share * board["images"]["test"]), board["images"]["test"])
+    return None
 
 
 def samples(dataset: Dataset, count: int = 12) -> dict[str, list[Picture]]:
@@ -240,7 +248,7 @@ def build(
         results: best first.
         board: reports/leaderboard.json.
         champion: the card of the packaged model.
-        ablation: benchmarks/ablation.json, where it belongs to these classes.
+        ablation: benchmarks/ablation.json, where it belongs to these classes and recipes.
     """
     train = dataset.manifest[dataset.manifest["split"] == "train"]
     first = {
@@ -252,6 +260,7 @@ def build(
         best = results[0].card.name
         drawn = {
             "leaderboard": svg(charts.leaderboard(board)),
+            "leaderboard_narrow": svg(charts.leaderboard(board, width=3.8)),
             "roc": svg(charts.roc(tests, dataset.class_names)),
             "reliability": svg(charts.reliability(tests[best], dataset.class_names)),
             "curves": svg(charts.validation_curves({r.card.name: r.history for r in results if len(r.history)})),
@@ -279,9 +288,11 @@ def build(
         board=board,
         charts=drawn,
         distinct=distinct,
+        frozen_interval=frozen_interval(board),
         champion=champion,
         dataset=dataset,
         params=params,
         results=results,
+        digests={result.card.name: result_digest(result.folder) for result in results},
         applies=known_facts.apply_to(dataset.classes),
     )

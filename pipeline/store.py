@@ -7,6 +7,7 @@ folders, so that a bare `mlflow ui` there shows everything; `MLFLOW_TRACKING_URI
 from __future__ import annotations
 
 import os
+import platform
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -33,7 +34,11 @@ def repository() -> Path:
 
 def tracking_uri() -> str:
     """Where runs go."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    # `sqlite:///mlflow.db`, MLflow's own default, means the repository's database, also in a copy that DVC works in.
+    path = given.removeprefix("sqlite:///")
+    names_own = given.startswith("sqlite:///") and (repository() / path).resolve() == repository() / "mlflow.db"
+    return _own_uri() if names_own or not given else given
 
 
 def is_local() -> bool:
@@ -83,7 +88,7 @@ def follow_the_folder() -> bool:
 
 
 def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
-    """Whether the local database surely has a finished run of each result, and the champion under its alias.
+    """Whether the local database surely has, or had, a finished run of each result, and the champion under its alias.
 
     Args:
         champion_sha256: of the champion's ONNX file; None where there is none.
@@ -97,9 +102,13 @@ def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
         with _database() as database:
             runs = database.execute(
                 "select tags.value, runs.artifact_uri from tags join runs using (run_uuid) "
-                "where tags.key = 'result_digest' and runs.status = 'FINISHED' and runs.lifecycle_stage = 'active'"
+                "where tags.key = 'result_digest' and runs.status = 'FINISHED'"  # deleted ones too: they stay deleted
             ).fetchall()
-            (going,) = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()
+            (going,) = database.execute(
+                "select count(*) from runs join tags using (run_uuid) "
+                "where status = 'RUNNING' and tags.key = 'host' and tags.value = ?",
+                (platform.node(),),
+            ).fetchone()
             champion = database.execute(
                 "select tags.value, versions.storage_location from registered_model_aliases aliases "
                 "join model_versions versions using (name, version) join model_version_tags tags using (name, version) "
@@ -108,6 +117,6 @@ def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
             ).fetchall()
     except sqlite3.Error:
         return False
-    present = {digest for digest, location in runs if Path(location).is_dir()}
+    present = {digest for digest, location in runs if (Path(location) / "figures").is_dir()}
     registered = {sha256 for sha256, location in champion if Path(location).is_dir()}
     return not going and result_digests <= present and registered == ({champion_sha256} - {None})

@@ -46,6 +46,9 @@ from pipeline.training import Epoch
 AT_EPOCH = "-epoch-"
 """What stands before the epoch in the name of a picture that shows an earlier one than the last."""
 
+REBUILDS = "rebuilds"
+"""Tag of a run that is being, or was, rebuilt: the digest of its result."""
+
 DESCRIPTION = """Three representations of images, as in the lecture: raw pixels (`baseline`), learned filters (`cnn-*`),
 transferred features (`transfer`). *Runs*, then the chart view, shows accuracies and pictures side by side."""
 
@@ -76,7 +79,7 @@ def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
                 location = str(root / "mlruns") if is_local() else None
                 return client, client.create_experiment(experiment, location, tags)
         except Exception as error:  # SQLAlchemy's, requests' and MLflow's own
-            raise PipelineError(f"MLflow at {uri} cannot be used: {_first_line(error)}{_advice(error, uri)}") from None
+            raise PipelineError(f"MLflow at {uri} cannot be used: {first_line(error)}{_advice(error, uri)}") from None
     if found.lifecycle_stage == "deleted":
         raise PipelineError(
             f"MLflow's experiment {experiment} was deleted: `mlflow experiments restore -x {found.experiment_id}` "
@@ -85,7 +88,7 @@ def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
     return client, str(found.experiment_id)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What went wrong in one line: of a failed request the network's own word, not that of the layers above it."""
     root = error
     while (deeper := root.__cause__ or root.__context__) is not None:
@@ -119,7 +122,7 @@ class Run:
         except Exception as error:  # any fault of any store or server
             self.connected = False
             print(
-                f"warning: MLflow: {_first_line(error)}\n"
+                f"warning: MLflow: {first_line(error)}\n"
                 "warning: the training goes on without it; `make sync` brings its run in later",
                 flush=True,
             )
@@ -234,7 +237,8 @@ def log_curves(client: mlflow.MlflowClient, run_id: str, result: Result, record:
 
 def rebuild(client: mlflow.MlflowClient, experiment_id: str, result: Result, record: RunRecord) -> str:
     """Make a run out of a result folder, with the times and tags of the one it stands for; its id."""
-    tags = record.tags | {"rebuilt": "true", "first_run_id": record.run_id or "none"}
+    tags = record.tags | {"rebuilt": "true", "first_run_id": record.run_id or "none", REBUILDS: record.result_digest}
+    tags |= {"host": platform.node(), "pid": str(os.getpid())}  # of who rebuilds: it may be killed too
     run_id = str(client.create_run(experiment_id, record.started, tags, record.run_name).info.run_id)
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
     dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)

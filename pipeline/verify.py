@@ -1,7 +1,7 @@
-"""`make verify`: hold the results against their claims, offline, from the record files to the Bento.
+"""`make verify`: hold the results against their claims, offline, from the record files to the answers of the service.
 
 Nothing is trusted that can be computed: digests are taken anew, the dataset is extracted again from the record files,
-each model is rebuilt from its folder and its test accuracy measured again.
+each model is rebuilt from its folder and its test accuracy measured again, and the service is asked over HTTP.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import car_truck, known_facts, leaderboard, results
+from pipeline import car_truck, known_facts, leaderboard, results, served
 from pipeline.errors import PipelineError, run_as_command
 from pipeline.evaluation import measure, predict_logits
 from pipeline.export import SCHEMA, onnx_probabilities
@@ -132,6 +132,24 @@ def check_bento() -> str:
     return f"{BENTO}: carries the champion, byte for byte"
 
 
+def check_service(models: list[Result], dataset: car_truck.Dataset, tolerance: float) -> str:
+    """`bentoml serve` answers every test image, sent as a PNG file, as the champion's result says."""
+    name = read_json(CHAMPION / "card.json")["name"]
+    champion = {result.card.name: result for result in models}[name]
+    rows = dataset.rows("test")
+    recorded = _recorded(champion)[rows]
+    with served.serving() as address:
+        answers = served.classify(address, dataset.images[rows])
+    found = np.array([answer[dataset.class_names[1]] for answer in answers])
+    flipped, difference = int(((found > 0.5) != (recorded > 0.5)).sum()), np.abs(found - recorded).max()
+    if flipped or difference > tolerance:
+        raise PipelineError(
+            f"the service answers differently from {champion.folder}: {flipped} labels of {len(rows)}, "
+            f"probabilities by up to {difference:.2g}; run `dvc repro`"
+        )
+    return f"the service over HTTP: every label of {len(rows):,} PNG files; probabilities differ by at most {difference:.1g}"
+
+
 def main() -> None:
     """Run every check; print a line for each, and fail at the end if one failed."""
     start = time.perf_counter()
@@ -152,6 +170,7 @@ def main() -> None:
             str(REPORTS): lambda: check_leaderboard(models, dataset, params),
             str(CHAMPION): lambda: check_champion(models, dataset, params.package.tolerance),
             str(BENTO): check_bento,
+            "the service": lambda: check_service(models, dataset, params.package.tolerance),
         }
     )
     print(f"{f'{failures} FAILED' if failures else 'all verified'} in {time.perf_counter() - start:.0f} s")

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 SCHEMA = 1
 """The version of card.json that this code reads."""
 
+BATCH = 8
+"""Images in one run of the model: more are not faster on a CPU (benchmarks/serving.md) and take memory, 8 MB each."""
+
 CARD_KEYS = {"name", "class_names", "dataset_digest", "commit", "run_id", "test_accuracy", "test_accuracy_interval"}
 """What the service tells of its model."""
 
@@ -66,9 +69,9 @@ class Classifier:
         return classifier
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probability of label 1, float32 `[N]`, for uint8 RGB images `[N, 32, 32, 3]`."""
-        answer: NDArray[np.float32] = self.session.run(["probability"], {"images": images})[0]
-        return answer
+        """Probability of label 1, float32 `[N]`, for one or more images, uint8 `[N, 32, 32, 3]`, RGB."""
+        parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        return np.concatenate([self.session.run(["probability"], {"images": part})[0] for part in parts])
 
 
 def _read_card(path: Path) -> dict[str, Any]:

@@ -1,61 +1,122 @@
 """The one place where a file of any size becomes the 32x32 pixels that the model knows.
 
-An image is turned as its EXIF orientation says, laid over white where it is transparent, cropped to the square in its
-middle, and brought to 32x32 by averaging areas. An opaque 32x32 image passes untouched.
+The square in the middle of the image is brought to 32x32 by averaging areas, laid over white where it is transparent,
+and turned as its EXIF orientation says. An opaque 32x32 image passes untouched. Of a GIF or WebP that moves, the first
+frame counts.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 SIDE = 32
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-MAX_PIXELS = 25_000_000
+"""What is read, whatever the client calls it; told by the first bytes of the file."""
+
+DRAFT = (256, 256)
+"""A large JPEG is decoded at a half, quarter or eighth of its size that is still at least this large: far less work, and
+eight times the pixels that are needed remain to be averaged."""
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""From the EXIF tag Orientation (CIPA DC-008, 4.6.5.1) to what makes the image upright."""
 
 
 class BadImage(ValueError):
-    """The file is no image that is served; the message is a sentence about the file."""
+    """The file is no image that is served; `code` names the reason, the message says it as the end of a sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """The file at `path` as uint8 `[32, 32, 3]`, RGB.
+@dataclass(frozen=True)
+class ReadImage:
+    """An image as the model gets it.
+
+    Attributes:
+        pixels: uint8 `[32, 32, 3]`, RGB.
+        width, height: of the file, in pixels, before it is turned.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+def read_image(content: bytes, max_pixels: float = 25e6) -> ReadImage:
+    """Decode a file.
+
+    Args:
+        content: the whole file.
+        max_pixels: width times height of the image, looked up in its header before anything is decoded.
 
     Raises:
-        BadImage: it is of no known format, damaged, or too large.
+        BadImage: it is empty, of no known format, damaged, or too large.
     """
+    if not content:
+        raise BadImage("empty_file", "is empty")
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(
-                    f"has {image.width}×{image.height} pixels; at most {MAX_PIXELS / 1e6:g} megapixels are read"
-                )
-            return to_model_pixels(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large and of oddly written files: both are looked at below
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise BadImage(
+                        "image_too_large",
+                        f"has {width}×{height} pixels; at most {max_pixels / 1e6:g} megapixels are read",
+                    )
+                return ReadImage(to_model_pixels(image), width, height)
     except BadImage:
         raise
+    except Image.DecompressionBombError:
+        raise BadImage("image_too_large", f"has more than {max_pixels / 1e6:g} megapixels") from None
+    except UnidentifiedImageError:
+        raise BadImage("unknown_format", f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     except Exception as error:  # decoders raise nearly anything on damaged bytes
-        raise BadImage(f"is no readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
+        raise BadImage("damaged_image", "is damaged: it cannot be decoded") from error
 
 
 def to_model_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """An opened image as uint8 `[32, 32, 3]`, RGB."""
-    upright = ImageOps.exif_transpose(image)
-    rgb = _opaque(upright).convert("RGB")
-    if rgb.size != (SIDE, SIDE):
-        side = min(rgb.size)
-        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-        rgb = rgb.resize((SIDE, SIDE), Image.Resampling.BOX, box=(left, top, left + side, top + side))
-    return np.asarray(rgb)
+    image.draft("RGB", DRAFT)
+    plain = _plain(image)
+    if plain.size != (SIDE, SIDE):
+        side = min(plain.size)
+        left, top = (plain.width - side) / 2, (plain.height - side) / 2
+        plain = plain.resize((SIDE, SIDE), Image.Resampling.BOX, box=(left, top, left + side, top + side))
+    if plain.mode == "RGBA":
+        plain = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain)
+    # Turned last, when it is small: the square in the middle is the same square however the image is turned.
+    turn = TURNS.get(_orientation(image))
+    return np.asarray((plain if turn is None else plain.transpose(turn)).convert("RGB"))
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """The image over white where it is transparent; 16-bit gray brought to 8."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # nonsense in the metadata is no reason to refuse good pixels
+        return 1
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in a mode whose pixels can be averaged: L, RGB or RGBA."""
+    if image.mode.startswith("I"):  # 16 bits of gray: the upper eight
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image
+        return image.convert("RGBA")
+    return image if image.mode == "L" else image.convert("RGB")

@@ -27,14 +27,20 @@ class Seen:
         self.foreign_requests: list[str] = []
 
 
+def chromium_or_skip() -> str:
+    """The system's Chromium; skips the test where there is none, but never in CI."""
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found and os.environ.get("CI"):
+        pytest.fail("Chromium is missing: the browser tests must run here")
+    if not found:
+        pytest.skip("Chromium is not installed")
+    return found[0]
+
+
 @contextmanager
 def open_page(width: int = 1400, height: int = 1000, scheme: str = "light") -> Iterator[tuple[Page, Seen]]:
-    """An empty page, 1400 pixels wide or as asked; skips the test where there is no Chromium, but never in CI."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is missing: the browser tests must run here")
-        pytest.skip("Chromium is not installed")
+    """An empty page, 1400 pixels wide or as asked."""
+    chromium = chromium_or_skip()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import psutil
 import requests
+
+from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 
@@ -20,6 +25,12 @@ def kill_all(pid: int) -> None:
     parent = psutil.Process(pid)
     for process in [*parent.children(recursive=True), parent]:
         process.send_signal(signal.SIGKILL)
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """A user's environment, with a BentoML home of its own: a second server in one home wipes the first one's metrics."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CAR_OR_TRUCK_")}
+    return clean | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | more
 
 
 class Serving:
@@ -43,14 +54,34 @@ class Serving:
                 return self.url
             except requests.RequestException as error:
                 last = error
-        self.log.seek(0)
+        said = self.said()
         self.__exit__()
-        raise AssertionError(f"the service is not ready: {last}\n{self.log.read()}")
+        raise AssertionError(f"the service is not ready: {last}\n{said}")
 
     def __exit__(self, *_) -> None:
         if self.process.poll() is None:
             kill_all(self.process.pid)
         self.process.wait()
+
+    def said(self) -> str:
+        """What it wrote to the terminal so far."""
+        self.log.seek(0)
+        return self.log.read()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+
+    def wait_for_workers(self, count: int) -> list[psutil.Process]:
+        """The processes that answer, once there are `count` that listen."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            started = self.said().count("initialized")
+            if len(self.workers()) == count and started >= count:
+                return self.workers()
+            time.sleep(0.2)
+        raise AssertionError(f"there are {len(self.workers())} workers\n{self.said()}")
 
 
 def free_port() -> int:
@@ -63,3 +94,28 @@ def post(url: str, paths: list[Path]) -> requests.Response:
     """Send image files as the field `images`."""
     files = [("images", (path.name, path.read_bytes(), "image/png")) for path in paths]
     return requests.post(url, files=files, timeout=30)
+
+
+def make_service(folder: Path, dataset) -> Path:
+    """Lay out in `folder` what `bentoml serve` needs: the code, and a small trained champion as `package` makes it."""
+    import torch
+
+    from pipeline import results
+    from pipeline.evaluation import predict_logits
+    from pipeline.export import package
+    from pipeline.files import write_json
+    from pipeline.models import LeastSquares
+    from pipeline.results import Trained
+
+    shutil.copytree(ROOT / "serving", folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "pyproject.toml", folder)
+    with chdir(folder):
+        rows = dataset.rows("train")
+        model = LeastSquares().fit(torch.from_numpy(dataset.images[rows]), torch.from_numpy(dataset.labels[rows]))
+        cpu = torch.device("cpu")
+        logits = predict_logits(model, dataset.images, cpu)
+        trained = Trained(model, 1.0)
+        result = results.write("baseline", "Least squares", trained, dataset, logits, seed=0, device=cpu, recipe={})
+        write_json(result.folder / "run.json", {"run_id": "0" * 32, "run_name": "baseline", "experiment": "e"})
+        package(result, dataset, 1e-4, Path("models/champion"))
+    return folder

@@ -36,8 +36,7 @@ def project(tmp_path_factory, small_dataset):
 @pytest.fixture(scope="module")
 def ui(project):
     """The address of a bare `mlflow ui` in the project."""
-    if shutil.which("chromium") is None and not os.environ.get("CI"):
-        pytest.skip("Chromium is not installed")
+    browser.chromium_or_skip()
     port = free_port()
     command = [Path(sys.executable).parent / "mlflow", "ui", "--port", str(port), "--workers", "1"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}

@@ -12,7 +12,10 @@ fi
 
 # The stamp is written last: an interrupted set-up starts over. A moved folder too: a .venv knows its own path.
 stamp="$(cat requirements.lock tools/setup.sh tools/environment.pth tools/plots_page.py | sha256sum | cut -c1-64) $PWD"
-[ "$(cat .venv/.stamp 2>/dev/null || true)" != "$stamp" ] || exit 0
+if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ]; then
+    [ -e .cache/plots.html ] || .venv/bin/python tools/plots_page.py
+    exit 0
+fi
 
 python=""
 for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do

@@ -6,6 +6,8 @@ from pathlib import Path
 from pipeline.errors import PipelineError, run_as_command
 from pipeline.store import follow_the_folder, holds
 
+CHAMPION_CARD = Path("models/champion/card.json")
+
 
 def main() -> None:
     """See by a look into the local database that nothing is missing, and only otherwise import MLflow.
@@ -14,19 +16,30 @@ def main() -> None:
     """
     if follow_the_folder():
         print("the folder was moved: MLflow's artifacts are found here again")
-    records = [json.loads(path.read_text()) for path in Path("models").glob("*/run.json")]
-    card = json.loads(Path("models/champion/card.json").read_text())
-    if holds({record["result_digest"] for record in records}, card["files"]["model.onnx"]["sha256"]):
+    records = sorted(Path("models").glob("*/run.json"))
+    if not records:
+        print("there are no results yet: `dvc repro` makes them, `dvc pull` fetches them")
+        return
+    if _all_there(records):
         print(f"MLflow has all {len(records)} results and the champion")
         return
     from pipeline import sync  # noqa: PLC0415  # with MLflow and torch: eight seconds
 
     try:
         faults = sync.sync(sync.result_folders())
-    except PipelineError as error:
+    except PipelineError as error:  # MLflow cannot be used at all
         faults = [str(error)]
     for fault in faults:
         print(f"warning: {fault}; `make sync` tries again")
+
+
+def _all_there(records: list[Path]) -> bool:
+    try:
+        digests = {str(json.loads(path.read_text())["result_digest"]) for path in records}
+        champion = CHAMPION_CARD.exists() and json.loads(CHAMPION_CARD.read_text())["files"]["model.onnx"]["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):  # sync itself will say which file is damaged
+        return False
+    return holds(digests, champion or None)
 
 
 if __name__ == "__main__":

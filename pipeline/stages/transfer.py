@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline import distributed
 from pipeline.approach import run_approach
-from pipeline.car_truck import SPLITS, Split
+from pipeline.car_truck import Split
 from pipeline.errors import run_as_command
-from pipeline.evaluation import in_batches
+from pipeline.evaluation import in_batches, predict_logits
 from pipeline.models import TransferNet
 from pipeline.params import TransferParams, load_params
 from pipeline.results import Trained
@@ -26,8 +26,7 @@ def fit_head(model: TransferNet, params: TransferParams, job: Job) -> dict[str, 
     Returns:
         What this head alone reaches: `frozen_validation_accuracy` and `frozen_test_accuracy`.
     """
-    features = {split: in_batches(model.features, job.images(split).numpy(), job.device) for split in SPLITS}
-    train = features["train"]
+    train = in_batches(model.features, job.images("train").numpy(), job.device)
     center, scale = train.mean(0), train.std(0) + 1e-6
     # scikit-learn's C weighs the sum of the losses against ½‖w‖²; head_l2 weighs ½‖w‖² against their mean.
     regression = LogisticRegression(C=1 / (params.head_l2 * len(train)), max_iter=1000, solver="newton-cholesky")
@@ -39,10 +38,10 @@ def fit_head(model: TransferNet, params: TransferParams, job: Job) -> dict[str, 
         model.logit.bias.fill_(float(bias))
 
     def accuracy(split: Split) -> float | None:
-        right = (
-            (features[split] @ weight + bias > 0) == (job.labels(split).numpy() > 0) if len(features[split]) else None
-        )
-        return None if right is None else float(right.mean())
+        labels = job.labels(split).numpy()
+        # By the model as a whole, as the fine-tuned one is measured: with the mirror image, where that is asked for.
+        logits = predict_logits(model, job.images(split).numpy(), job.device) if len(labels) else labels
+        return float(((logits > 0) == labels).mean()) if len(labels) else None
 
     return {f"frozen_{split}_accuracy": accuracy(split) for split in ("validation", "test")}
 

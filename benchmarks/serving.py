@@ -1,0 +1,380 @@
+"""The service against `mlflow models serve`, a bare handler and ONNX Runtime alone, in turn -> benchmarks/serving.md.
+
+`make bench-serving`. All have the champion, the same images, and the same client on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+import requests
+import torch
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.requests import Request
+
+from benchmarks.page import made_by, table
+from pipeline import car_truck
+from pipeline.errors import PipelineError, run_as_command
+from pipeline.files import atomic
+from serving.images import read_image
+from serving.uploads import read_upload
+
+PAGE = Path("benchmarks/serving.md")
+MODEL = Path("models/champion/model.onnx")
+BENTO = Path("models/car_or_truck.bento")
+BOUNDARY = "----bench"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+CONCURRENCIES = (1, 8, 32)
+PORTS = {"this service": 3101, "bare handler": 3102, "mlflow models serve": 3103}
+CORES = os.cpu_count() or 1
+HERE = Path(sys.executable).parent
+
+
+@dataclass
+class Runs:
+    """What one server did under one load, round by round.
+
+    Attributes:
+        per_second: requests answered a second, a number a round.
+        latencies: of every request, in seconds.
+    """
+
+    per_second: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+
+    def quantile(self, share: float) -> float:
+        """A latency in milliseconds."""
+        return float(np.quantile(self.latencies, share) * 1000)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """An image as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def form_of(files: list[bytes]) -> bytes:
+    """A multipart body with the files as `images`."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="i.png"\r\nContent-Type: image/png'
+    return b"".join(head.encode() + b"\r\n\r\n" + file + b"\r\n" for file in files) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@contextmanager
+def running(command: list[str | Path], ready: str, environment: dict[str, str] | None = None) -> Iterator[float]:
+    """A server while the block runs; yields the seconds from its start until it was ready."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(part) for part in command], env=os.environ | (environment or {}), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while True:
+            try:
+                requests.get(ready, timeout=2).raise_for_status()
+                break
+            except requests.RequestException:
+                if process.poll() is not None or time.perf_counter() - start > 120:
+                    raise PipelineError(f"{command[0]} does not start: run {' '.join(map(str, command))}") from None
+                time.sleep(0.02)
+        yield time.perf_counter() - start
+    finally:
+        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            child.kill()
+        process.wait()
+
+
+def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
+    """How this service is started, as a user does."""
+    port = PORTS["this service"]
+    environment = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_PORT": str(port)}
+    return [HERE / "bentoml", "serve"], f"http://127.0.0.1:{port}/readyz", environment
+
+
+def bare_handler() -> tuple[list[str | Path], str]:
+    """The floor, with as many processes as cores."""
+    command: list[str | Path] = [HERE / "uvicorn", "benchmarks.bare_server:app", "--workers", str(CORES), "--no-access-log"]
+    port = PORTS["bare handler"]
+    return [*command, "--port", str(port)], f"http://127.0.0.1:{port}/predict"
+
+
+def mlflow_serve(folder: Path) -> tuple[list[str | Path], str]:
+    """MLflow's own server of the same ONNX file, with as many processes as cores."""
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
+    )
+    mlflow.onnx.save_model(
+        onnx.load(MODEL), folder, signature=signature, pip_requirements=[], onnx_execution_providers=["CPUExecutionProvider"]
+    )
+    port = PORTS["mlflow models serve"]
+    command: list[str | Path] = [HERE / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local"]
+    return [*command, "--port", str(port), "--workers", str(CORES)], f"http://127.0.0.1:{port}/ping"
+
+
+def load(server: str, body: Path, content_type: str, concurrency: int, seconds: float, runs: Runs, rate: float = 0) -> None:
+    """Put one round of load on a server, from a process of its own, and take it down in `runs`."""
+    path = "/invocations" if server == "mlflow models serve" else "/predict"
+    url = f"http://127.0.0.1:{PORTS[server]}{path}"
+    command = [sys.executable, "-m", "benchmarks.load", url, body, content_type, str(concurrency), str(seconds), str(rate)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PipelineError(f"the load on {server} failed: {done.stderr.strip().splitlines()[-1]}")
+    latencies, failures = json.loads(done.stdout)
+    if failures:
+        raise PipelineError(f"{server} failed {failures} of {len(latencies)} requests")
+    runs.latencies += latencies
+    runs.per_second.append(len(latencies) / seconds)
+
+
+def onnx_alone(images: NDArray[np.uint8], batch: int, threads: int, processes: int, seconds: float) -> float:
+    """Images a second of ONNX Runtime in a loop."""
+    code = (
+        "import sys, time, numpy as np, onnxruntime as ort\n"
+        "options = ort.SessionOptions(); options.intra_op_num_threads = int(sys.argv[2])\n"
+        f"session = ort.InferenceSession({str(MODEL)!r}, options)\n"
+        "images = np.load(sys.argv[1])[: int(sys.argv[3])]\n"
+        "for _ in range(3): session.run(None, {'images': images})\n"
+        "start, count = time.perf_counter(), 0\n"
+        "while time.perf_counter() < start + float(sys.argv[4]): session.run(None, {'images': images}); count += 1\n"
+        "print(count * len(images) / (time.perf_counter() - start))\n"
+    )
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, images)
+        file.flush()
+        arguments = [sys.executable, "-c", code, file.name, str(threads), str(batch), str(seconds)]
+        started = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+        return sum(float(process.communicate()[0]) for process in started)
+
+
+def parts_of_a_request(files: list[bytes]) -> dict[str, float]:
+    """Milliseconds that each part of a request takes in one thread, the median of several."""
+    body = form_of(files)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(MODEL, options)
+    pixels = np.stack([read_image(file).pixels for file in files])
+    answers = [{"label": "car", "probability": 0.5, "filename": "i.png", "sha256": "0" * 64}] * len(files)
+
+    async def parse() -> None:
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> Any:
+            return next(messages)
+
+        scope = {"type": "http", "headers": [(b"content-type", FORM.encode())], "query_string": b""}
+        await read_upload(Request(scope, receive), "images", len(files))
+
+    def infer() -> None:
+        for start in range(0, len(files), 8):
+            session.run(None, {"images": pixels[start : start + 8]})
+
+    return {
+        "reading the form": _milliseconds(lambda: asyncio.run(parse())),
+        "decoding the PNG files": _milliseconds(lambda: [read_image(file) for file in files]),
+        "the model": _milliseconds(infer),
+        "writing JSON": _milliseconds(lambda: json.dumps(answers)),
+    }
+
+
+def _milliseconds(function: Callable[[], Any], times: int = 15) -> float:
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        found.append((time.perf_counter() - start) * 1000)
+    return median(found)
+
+
+def environment_megabytes() -> float:
+    """Size of an environment with what the Bento asks for, and nothing else."""
+    with tempfile.TemporaryDirectory() as scratch, tarfile.open(BENTO) as bento:
+        member = next(member for member in bento.getmembers() if member.name.endswith("python/requirements.txt"))
+        content = bento.extractfile(member)
+        wanted, place = Path(scratch) / "requirements.txt", Path(scratch) / "venv"
+        wanted.write_bytes(content.read() if content else b"")
+        for command in (
+            ["uv", "venv", "--quiet", "--python", sys.executable, str(place)],
+            ["uv", "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), "-r", str(wanted)],
+        ):
+            subprocess.run(command, check=True)
+        return sum(path.lstat().st_size for path in place.rglob("*")) / 1e6
+
+
+def main() -> None:
+    """Measure all, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6, help="of each round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="in which the servers take turns (%(default)s)")
+    arguments = parser.parse_args()
+    dataset = car_truck.load()
+    images = dataset.images[dataset.rows("test")[:64]]
+    files = [png(image) for image in images]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        single, many, as_json = folder / "1.form", folder / "64.form", folder / "1.json"
+        single.write_bytes(form_of(files[:1]))
+        many.write_bytes(form_of(files))
+        as_json.write_text(json.dumps({"inputs": {"images": images[:1].tolist()}}))
+        starts = []
+        for number in range(3):
+            with running(*bentoml_serve(f"{scratch}/start-{number}")) as seconds:
+                starts.append(seconds)
+        found = measure(folder, single, many, as_json, arguments.seconds, arguments.rounds)
+        limits = {
+            f"{threads} thread{'s' * (threads > 1)} in {processes} process{'es' * (processes > 1)}": {
+                batch: onnx_alone(images, batch, threads, processes, 3) for batch in (1, 2, 4, 8, 16, 32, 64)
+            }
+            for threads, processes in ((1, CORES), (CORES, 1))
+        }
+        with atomic(PAGE) as temporary:
+            temporary.write_text(page(found, limits, parts_of_a_request(files), median(starts)))
+    print(PAGE.read_text())
+
+
+@dataclass
+class Found:
+    """Everything that was measured of running servers."""
+
+    single: dict[tuple[str, int], Runs]
+    half: Runs
+    half_rate: float
+    many: dict[str, Runs]
+    alone: Runs
+    worker_megabytes: float
+
+
+def measure(folder: Path, single: Path, many: Path, as_json: Path, seconds: float, rounds: int) -> Found:
+    """Start all servers and let them take turns."""
+    loads = {name: (as_json, "application/json") if name == "mlflow models serve" else (single, FORM) for name in PORTS}
+    by_load = {(name, concurrency): Runs() for concurrency in CONCURRENCIES for name in PORTS}
+    by_many = {name: Runs() for name in PORTS if name != "mlflow models serve"}
+    half, alone = Runs(), Runs()
+    with running(*bentoml_serve(str(folder / "home"))), running(*mlflow_serve(folder / "model")):
+        command, address = bare_handler()
+        with _bare(command, address):
+            for name in PORTS:
+                load(name, *loads[name], 4, 2, Runs())
+            for number in range(rounds):
+                for (name, concurrency), runs in by_load.items():
+                    load(name, *loads[name], concurrency, seconds, runs)
+                for name, runs in by_many.items():
+                    load(name, many, FORM, 2 * CORES, seconds, runs)
+                print(f"round {number + 1} of {rounds}", flush=True)
+            rate = median(by_load["this service", 8].per_second) / 2
+            for _ in range(rounds):
+                load("this service", single, FORM, 8, seconds, half, rate)
+                load("this service", many, FORM, 1, seconds, alone)
+            workers = [
+                process.info["memory_info"].rss / 1e6
+                for process in psutil.process_iter(["cmdline", "memory_info"])
+                if "_bentoml_impl.worker.service" in (process.info["cmdline"] or [])
+            ]
+    return Found(by_load, half, rate, by_many, alone, max(workers))
+
+
+@contextmanager
+def _bare(command: list[str | Path], address: str) -> Iterator[None]:
+    """The bare handler has no health check: it is ready when it says that it knows no GET."""
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                if requests.get(address, timeout=2).status_code == 405:
+                    break
+            except requests.RequestException:
+                time.sleep(0.1)
+        yield
+    finally:
+        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            child.kill()
+        process.wait()
+
+
+def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, float], start: float) -> str:
+    """The Markdown page."""
+
+    def ratio(first: Runs, second: Runs) -> float:
+        return median(a / b for a, b in zip(first.per_second, second.per_second, strict=True))
+
+    rows, targets = [], []
+    for concurrency in CONCURRENCIES:
+        ours = found.single["this service", concurrency]
+        for name in PORTS:
+            runs = found.single[name, concurrency]
+            times = "" if name == "this service" else f"{ratio(ours, runs):.2f} ×"
+            rows.append(
+                [f"{name}, {concurrency} at a time", f"{median(runs.per_second):.0f}", f"{runs.quantile(0.5):.1f}",
+                 f"{runs.quantile(0.99):.1f}", times]
+            )  # fmt: skip
+        bare, peer = (found.single[name, concurrency] for name in ("bare handler", "mlflow models serve"))
+        targets.append(_target(f"{concurrency} at a time, against mlflow models serve", ratio(ours, peer), 2, "×"))
+        targets.append(_target(f"{concurrency} at a time, against the bare handler", ratio(ours, bare), 0.8, "×"))
+    tail = found.half.quantile(0.99) / found.half.quantile(0.5)
+    targets.append(_target(f"p99 / p50 at half load ({found.half_rate:.0f} requests a second)", tail, 3, "×", most=True))
+    ours, bare = found.many["this service"], found.many["bare handler"]
+    best = max(speed for speeds in limits.values() for speed in speeds.values())
+    per_second = {name: median(runs.per_second) * 64 for name, runs in found.many.items()}
+    targets += [
+        _target("64 images a request, against the bare handler", ratio(ours, bare), 1, "×"),
+        _target("64 images a request, against ONNX Runtime alone", per_second["this service"] / best, 0.6, "×"),
+        _target("start to ready", start, 4, "s", most=True),
+        _target("resident memory of a worker, after all this", found.worker_megabytes, 400, "MB", most=True),
+        _target("the Bento", BENTO.stat().st_size / 1e6, 60, "MB", most=True),
+        _target("its own environment", environment_megabytes(), 600, "MB", most=True),
+    ]
+    whole = found.alone.quantile(0.5)
+    parts |= {"all else: HTTP, BentoML, the way to the thread and back": whole - sum(parts.values())}
+    batches = list(next(iter(limits.values())))
+    return (
+        "# Serving: this service, MLflow's, a bare handler, and the limit\n\n"
+        f"{table(['', 'measured', 'asked', 'reached'], targets)}\n"
+        f"The servers run side by side and take turns, {len(ours.per_second)} rounds; a ratio is the median over the "
+        "rounds. The client is benchmarks/load.py (asyncio, kept connections), on the same cores as the servers. "
+        f"Each server has {CORES} processes; this one and the bare handler one thread of ONNX Runtime in each.\n\n"
+        "## One image a request\n\n"
+        f"{table(['', 'requests / s', 'p50, ms', 'p99, ms', 'this service is'], rows)}\n"
+        "MLflow's server gets the pixels as JSON: it takes no files.\n\n"
+        "## 64 images a request\n\n"
+        f"{table(['', 'images / s'], [[name, f'{speed:.0f}'] for name, speed in [*per_second.items(), ('ONNX Runtime alone, its best below', best)]])}\n"
+        f"Where the {whole:.0f} ms of such a request go, one at a time:\n\n"
+        f"{table(['', 'ms', 'share'], [[name, f'{value:.1f}', f'{value / whole:.0%}'] for name, value in parts.items()])}\n"
+        "## ONNX Runtime alone: images a second by images in a run\n\n"
+        f"{table(['', *map(str, batches)], [[how, *(f'{speed:.0f}' for speed in speeds.values())] for how, speeds in limits.items()])}\n"
+        "That is why concurrent requests are not merged into batches, and why there is a process a core with one thread "
+        "each: a run of one image is as fast, an image, as a run of many.\n\n"
+        + made_by("make bench-serving", torch.device("cpu"), "bentoml", "mlflow", "onnxruntime", "starlette", "uvicorn")
+    )
+
+
+def _target(name: str, measured: float, asked: float, unit: str, *, most: bool = False) -> list[str]:
+    reached = measured <= asked if most else measured >= asked
+    digits = 2 if unit in {"×", "s"} else 0
+    return [name, f"{measured:.{digits}f} {unit}", f"{'≤' if most else '≥'} {asked:g} {unit}", "yes" if reached else "**no**"]
+
+
+if __name__ == "__main__":
+    run_as_command(main)

@@ -1,0 +1,163 @@
+"""The service described for programs: OpenAPI 3.1, with examples and every error, at /openapi.json.
+
+BentoML's own document knows neither the errors nor the endpoints that answer GET; this one takes its place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.schemas import json_schemas
+from serving.settings import Settings
+
+FORMATS = "PNG, JPEG, WebP, BMP or GIF"
+SMALL_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"  # one white pixel
+)
+
+
+def document(settings: Settings) -> dict[str, Any]:
+    """The whole document, a dictionary for JSON."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Car or truck?",
+            "version": "1",
+            "description": "Tells cars from trucks. Every error is JSON with a sentence in `error` and a word in `code`; "
+            "every answer has the header `X-Request-ID`, which the log names too.",
+        },
+        "servers": [{"url": "/"}],
+        "components": {
+            "schemas": json_schemas(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}] if settings.token else [],
+        "paths": {
+            "/predict": {
+                "post": _classifying(
+                    "predict",
+                    f"Classify 1 to {settings.max_images} images",
+                    "images",
+                    settings,
+                    "Predictions",
+                    {
+                        "partial": "answer the good images, and say for each bad one why not",
+                        "pixels": "also give the 32x32 pixels that the model saw",
+                    },
+                )
+            },
+            "/explain": {
+                "post": _classifying(
+                    "explain",
+                    "Show what the model looked at in one image",
+                    "image",
+                    settings,
+                    "ExplanationAnswer",
+                    {},
+                    {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+                )
+            },
+            "/model": {"get": _simple("model", "The model's card", "application/json", {"type": "object"})},
+            "/healthz": {"get": _health("healthz", "The process lives")},
+            "/livez": {"get": _health("livez", "The process lives")},
+            "/readyz": {"get": _health("readyz", "The model was verified and warmed up")},
+            "/metrics": {"get": _simple("metrics", "For Prometheus", "text/plain", {"type": "string"})},
+        },
+    }
+
+
+def _classifying(
+    name: str,
+    summary: str,
+    field: str,
+    settings: Settings,
+    answer: str,
+    options: dict[str, str],
+    other_answers: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    several = field == "images"
+    file = {"type": "string", "format": "binary", "description": f"a {FORMATS} file of any size"}
+    text = {
+        "type": "object",
+        "required": ["content"],
+        "additionalProperties": False,
+        "properties": {
+            "content": {"type": "string", "contentEncoding": "base64", "description": "the file"},
+            "filename": {"type": "string"},
+        },
+        "example": {"content": SMALL_PNG, "filename": "white.png"},
+    }
+    limits = {"minItems": 1, "maxItems": settings.max_images}
+    flags = {option: {"type": "boolean", "default": False, "description": about} for option, about in options.items()}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [
+            {"name": option, "in": "query", "schema": {"type": "boolean"}, "description": about}
+            for option, about in options.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": [field],
+                        "properties": {field: {"type": "array", "items": file} | limits if several else file},
+                        "additionalProperties": False,
+                    }
+                },
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": [field],
+                        "properties": {field: {"type": "array", "items": text} | limits if several else text} | flags,
+                        "additionalProperties": False,
+                    },
+                    "example": {field: [text["example"]] if several else text["example"]},
+                },
+            },
+        },
+        "responses": {
+            "200": _response("The answer", "application/json", {"$ref": f"#/components/schemas/{answer}"}, other_answers),
+            "400": _error("No image, or a body that is neither a whole form nor the JSON asked for"),
+            "401": _error("The token is missing or wrong"),
+            "405": _error("Not POST"),
+            "408": _error("The body came too slowly"),
+            "413": _error("Too many bytes, images or pixels"),
+            "415": _error("Neither multipart/form-data nor application/json"),
+            "422": _error("A file is no readable image; `index` and `filename` tell which"),
+            "429": _error("Too busy: try again after the seconds in the header `Retry-After`"),
+        },
+    }
+
+
+def _simple(name: str, summary: str, kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {
+            "200": _response(summary, kind, schema),
+            "401": _error("The token is missing or wrong"),
+            "405": _error("Not GET"),
+            "429": _error("Too busy"),
+        },
+    }
+
+
+def _health(name: str, summary: str) -> dict[str, Any]:
+    kind = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "security": [],
+        "responses": {"200": {"description": summary, "content": kind}, "405": {"description": "Not GET", "content": kind}},
+    }
+
+
+def _response(about: str, kind: str, schema: dict[str, Any], others: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"description": about, "content": {kind: {"schema": schema}} | (others or {})}
+
+
+def _error(about: str) -> dict[str, Any]:
+    return _response(about, "application/json", {"$ref": "#/components/schemas/Error"})

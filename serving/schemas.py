@@ -1,0 +1,84 @@
+"""The answers of the service, as its OpenAPI document and its clients know them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+PROBABILITIES = {"car": 0.017, "truck": 0.983}
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+class Prediction(BaseModel):
+    """What the model says of one image, or, in a partial answer, why it says nothing."""
+
+    label: str | None = Field(None, description="the likelier class", examples=["truck"])
+    probability: float | None = Field(None, ge=0, le=1, description="of this label", examples=[0.983])
+    probabilities: dict[str, float] | None = Field(None, description="of each class", examples=[PROBABILITIES])
+    filename: str | None = Field(None, description="as it was sent", examples=["lorry.jpg"])
+    width: int | None = Field(None, ge=1, description="of the file, in pixels", examples=[640])
+    height: int | None = Field(None, ge=1, description="of the file, in pixels", examples=[480])
+    sha256: str | None = Field(None, description="of the file", examples=[SHA256])
+    pixels: str | None = Field(None, description="with `pixels=true`: the 32x32 the model saw, PNG in base64")
+    error: str | None = Field(None, description="with `partial=true`: why this image is not answered")
+    code: str | None = Field(None, description="with `partial=true`: the reason in one word")
+    index: int | None = Field(None, description="with `partial=true`: the image's place, counted from 0")
+
+
+class Model(BaseModel):
+    """Which model answered."""
+
+    name: str = Field(examples=["transfer"])
+    digest: str = Field(description="SHA-256 of its ONNX file", examples=[SHA256])
+    dataset_digest: str = Field(description="of the images it was trained on", examples=[SHA256])
+    commit: str | None = Field(description="of the code that packaged it")
+    run_id: str = Field(description="of its run in MLflow")
+    test_accuracy: float = Field(examples=[0.977])
+    test_accuracy_interval: tuple[float, float] = Field(description="95 %, Wilson", examples=[(0.9695, 0.9827)])
+
+
+class Predictions(BaseModel):
+    """One prediction an image, in the order sent, and the model that made them."""
+
+    predictions: list[Prediction]
+    model: Model
+
+
+class ExplanationAnswer(BaseModel):
+    """What the model looked at."""
+
+    label: str = Field(examples=["truck"])
+    probability: float = Field(ge=0, le=1, description="of this label", examples=[0.983])
+    probabilities: dict[str, float] = Field(examples=[PROBABILITIES])
+    method: str = Field(description="how the grid was made")
+    grid: list[list[float]] = Field(
+        description="8 rows of 8 cells, each 4x4 pixels of the 32x32: by how much the log-odds of the label fall when the "
+        "cell is hidden; above 0 the cell speaks for the label"
+    )
+    overlay: str = Field(description="the grid over the image, blue for the label, vermilion against: PNG in base64")
+    pixels: str = Field(description="the 32x32 the model saw: PNG in base64")
+    filename: str | None
+    width: int
+    height: int
+    sha256: str
+    model: Model
+
+
+class Error(BaseModel):
+    """Why a request was refused."""
+
+    error: str = Field(description="a sentence for people", examples=["notes.txt is no PNG, JPEG, WEBP, BMP or GIF image."])
+    code: str = Field(description="a word for programs, always the same for the same reason", examples=["unknown_format"])
+    index: int | None = Field(None, description="the image it is about, counted from 0")
+    filename: str | None = Field(None, description="the image it is about")
+
+
+def json_schemas() -> dict[str, Any]:
+    """All of them, by name, for the components of an OpenAPI document."""
+    from pydantic.json_schema import models_json_schema  # noqa: PLC0415
+
+    models = [(model, "validation") for model in (Prediction, Model, Predictions, ExplanationAnswer, Error)]
+    _, document = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    definitions: dict[str, Any] = document["$defs"]
+    return definitions

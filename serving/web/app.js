@@ -1,0 +1,164 @@
+// The page: photos go to /predict one by one, an answer each; /explain on demand. Plain DOM, nothing from elsewhere.
+
+const find = (selector, root = document) => root.querySelector(selector);
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+// Never "100.0 %" for a probability: no model is certain.
+const probability = (p) => (p > 0.9995 ? "over 99.9 %" : percent(p));
+
+let card = null;
+
+/** Ask the server; what it refuses becomes an Error whose message is a sentence. */
+async function ask(path, field, file) {
+  const form = new FormData();
+  form.append(field, file, file.name || "pasted image");
+  let response;
+  try {
+    response = await fetch(path, { method: "POST", body: form });
+  } catch {
+    throw new Error("The server does not answer. Is it still running?");
+  }
+  const answer = await response.json().catch(() => null);
+  if (!response.ok) throw new Error(answer?.error || `The server answered ${response.status}.`);
+  return answer;
+}
+
+async function classify(file) {
+  const started = performance.now();
+  let answer;
+  try {
+    answer = (await ask("../predict?pixels=true", "images", file)).predictions[0];
+  } catch (fault) {
+    return showFault(fault.message);
+  }
+  showAnswer(file, answer, performance.now() - started);
+}
+
+function showAnswer(file, answer, milliseconds) {
+  const item = find("#answer").content.cloneNode(true).firstElementChild;
+  const [first, second] = Object.keys(answer.probabilities);
+  const photo = find(".photo", item);
+  photo.src = URL.createObjectURL(file);
+  photo.alt = `The photo ${file.name}`;
+  photo.classList.toggle("tiny", answer.width <= 64);
+  find(".filename", item).textContent = `${file.name || "pasted image"}, ${answer.width}×${answer.height}`;
+  find(".pixels", item).src = `data:image/png;base64,${answer.pixels}`;
+  find(".label", item).textContent = `${answer.label}, ${probability(answer.probability)}`;
+  find(".share", item).style.width = percent(answer.probabilities[first], 2);
+  find(".first", item).textContent = `${first} ${percent(answer.probabilities[first])}`;
+  find(".second", item).textContent = `${second} ${percent(answer.probabilities[second])}`;
+  find(".time", item).textContent = `answered in ${Math.round(milliseconds)} ms`;
+  find(".explain", item).addEventListener("click", (event) => explain(file, item, event.target));
+  find("#answers").prepend(item);
+}
+
+async function explain(file, item, button) {
+  button.disabled = true;
+  try {
+    const answer = await ask("../explain", "image", file);
+    const other = Object.keys(answer.probabilities).find((name) => name !== answer.label);
+    const overlay = find(".overlay", item);
+    overlay.src = `data:image/png;base64,${answer.overlay}`;
+    overlay.alt = `The image in gray; blue where it speaks for ${answer.label}, orange where it speaks for ${other}`;
+    find(".for", item).textContent = `speaks for ${answer.label}`;
+    find(".against", item).textContent = `speaks for ${other}`;
+    find(".explanation", item).hidden = false;
+    button.hidden = true;
+  } catch (fault) {
+    showFault(fault.message);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function showFault(sentence) {
+  const item = find("#fault").content.cloneNode(true).firstElementChild;
+  item.textContent = sentence;
+  find("#answers").prepend(item);
+}
+
+/** Classify files one after another, saying how far it is. */
+async function classifyAll(files) {
+  const status = find("#status");
+  for (const [index, file] of [...files].entries()) {
+    status.textContent = files.length > 1 ? `Looking at photo ${index + 1} of ${files.length} …` : "Looking …";
+    await classify(file);
+  }
+  const newest = find("#answers .label");
+  status.textContent = newest && files.length === 1 ? `The newest answer: ${newest.textContent}` : `${files.length} done`;
+}
+
+function showCard() {
+  const people = card.individual_people_accuracy;
+  const [low, high] = card.test_accuracy_interval;
+  const facts = {
+    "The approach": card.title,
+    [`Right on ${card.test_images.toLocaleString("en")} test images`]:
+      `${percent(card.test_accuracy)} (95 % interval ${percent(low)} to ${percent(high)})`,
+    ...(people ? { "Individual people": percent(people) } : {}),
+    "Model (SHA-256)": card.digest.slice(0, 12),
+    "Dataset (SHA-256)": card.dataset_digest.slice(0, 12),
+    "Run in MLflow": card.run_id.slice(0, 12),
+  };
+  for (const [name, value] of Object.entries(facts)) {
+    const entry = document.createElement("div");
+    for (const [tag, text] of [["dt", name], ["dd", value]]) {
+      const element = document.createElement(tag);
+      element.textContent = text;
+      entry.append(element);
+    }
+    find("#facts").append(entry);
+  }
+  const [first, second] = card.class_names;
+  document.title = `${first[0].toUpperCase()}${first.slice(1)} or ${second}?`;
+  find("#title").textContent = document.title;
+  find("#card").hidden = false;
+}
+
+async function showSamples() {
+  const names = await (await fetch("samples")).json();
+  for (const name of names) {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    const image = document.createElement("img");
+    button.type = "button";
+    image.src = `samples/${name}`;
+    image.alt = `Classify the test image ${name.replace(/\.png$/, "")}`;
+    button.addEventListener("click", async () => {
+      const blob = await (await fetch(image.src)).blob();
+      await classifyAll([new File([blob], name, { type: "image/png" })]);
+    });
+    button.append(image);
+    item.append(button);
+    find("#sample-list").append(item);
+  }
+  find("#samples").hidden = names.length === 0;
+}
+
+for (const input of [find("#pick"), find("#camera")]) {
+  input.addEventListener("change", async () => {
+    await classifyAll([...input.files]);
+    input.value = ""; // so that the same photo can be chosen again
+  });
+}
+const drop = find("#drop");
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  drop.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget || drop.classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  if (event.dataTransfer.files.length) classifyAll([...event.dataTransfer.files]);
+});
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) classifyAll([...event.clipboardData.files]);
+});
+
+try {
+  card = await (await fetch("../model")).json();
+  showCard();
+  await showSamples();
+} catch {
+  showFault("The server does not answer. Is it still running?");
+}

@@ -1,0 +1,362 @@
+"""The service over HTTP, started as a user starts it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import onnxruntime
+import pytest
+import requests
+from PIL import Image
+
+from serving.settings import Settings, SettingsFault
+from tests.hostile import photo, saved
+from tests.serving import BIN, Serving, environment, make_service
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, small_dataset):
+    return make_service(tmp_path_factory.mktemp("service"), small_dataset)
+
+
+@pytest.fixture(scope="module")
+def url(folder, tmp_path_factory):
+    with Serving(folder, environment(tmp_path_factory.mktemp("home"), CAR_OR_TRUCK_WORKERS="1")) as url:
+        yield url
+
+
+@pytest.fixture
+def start(folder, tmp_path):
+    """Start a service of its own, with settings of its own."""
+
+    @contextmanager
+    def started(**settings: str):
+        serving = Serving(folder, environment(tmp_path / "home", **settings))
+        with serving:
+            yield serving
+
+    return started
+
+
+def files_of(images, field="images"):
+    return [(field, (f"{number}.png", saved(Image.fromarray(i), "PNG"), "image/png")) for number, i in enumerate(images)]
+
+
+def test_the_answers_are_the_models_own(url, folder, small_dataset):
+    images = small_dataset.images[small_dataset.rows("test")]
+    session = onnxruntime.InferenceSession(folder / "models/champion/model.onnx")
+    expected = session.run(["probability"], {"images": images})[0]
+    answer = requests.post(f"{url}/predict", files=files_of(images)).json()
+    found = [prediction["probabilities"]["truck"] for prediction in answer["predictions"]]
+    assert np.allclose(found, expected, atol=1e-6)
+    for prediction, p in zip(answer["predictions"], expected, strict=True):
+        assert prediction["label"] == ("truck" if p > 0.5 else "car")
+        assert prediction["probability"] == max(prediction["probabilities"].values())
+
+
+def test_an_answer_names_the_file_and_the_model(url, folder):
+    file = saved(photo(50), "JPEG")
+    answer = requests.post(f"{url}/predict", files=[("images", ("my lorry.jpg", file, "image/jpeg"))])
+    (prediction,) = answer.json()["predictions"]
+    assert (prediction["filename"], prediction["width"], prediction["height"]) == ("my lorry.jpg", 50, 50)
+    assert prediction["sha256"] == hashlib.sha256(file).hexdigest()
+    card = json.loads((folder / "models/champion/card.json").read_text())
+    model = answer.json()["model"]
+    assert model["digest"] == card["files"]["model.onnx"]["sha256"]
+    assert model["test_accuracy_interval"] == card["test_accuracy_interval"]
+    assert requests.get(f"{url}/model").json() == card | {"digest": model["digest"]}
+
+
+def test_json_with_base64_gets_the_same_answers(url):
+    file = saved(photo(), "PNG")
+    text = base64.b64encode(file).decode()
+    form = requests.post(f"{url}/predict", files=[("images", ("a.png", file))]).json()
+    body = {"images": [{"content": text, "filename": "a.png"}, text]}
+    first, second = requests.post(f"{url}/predict", json=body).json()["predictions"]
+    assert [first] == form["predictions"]
+    assert second == first | {"filename": None}
+
+
+def test_one_bad_file_is_named(url):
+    files = [("images", ("good.png", saved(photo(), "PNG"))), ("images", ("notes.txt", b"hello"))]
+    answer = requests.post(f"{url}/predict", files=files)
+    assert answer.status_code == 422
+    assert answer.json() == {
+        "error": "notes.txt is no PNG, JPEG, WEBP, BMP or GIF image.",
+        "code": "unknown_format",
+        "index": 1,
+        "filename": "notes.txt",
+    }
+
+
+@pytest.mark.parametrize("ask", ["query", "form", "json"])
+def test_partial_answers_the_good_ones_and_says_why_not_of_the_bad(url, ask):
+    good, bad = saved(photo(), "PNG"), b"hello"
+    files = [("images", ("good.png", good)), ("images", ("bad.png", bad))]
+    if ask == "query":
+        answer = requests.post(f"{url}/predict?partial=true", files=files)
+    elif ask == "form":
+        answer = requests.post(f"{url}/predict", files=files, data={"partial": "true"})
+    else:
+        entries = [{"filename": n, "content": base64.b64encode(c).decode()} for n, c in (("good.png", good), ("bad.png", bad))]
+        answer = requests.post(f"{url}/predict", json={"images": entries, "partial": True})
+    first, second = answer.json()["predictions"]
+    assert answer.status_code == 200
+    assert first["label"] in {"car", "truck"}
+    assert (second["code"], second["filename"], second["index"]) == ("unknown_format", "bad.png", 1)
+    assert "label" not in second
+
+
+def test_the_pixels_that_the_model_saw_come_on_demand(url, some_images):
+    (prediction,) = requests.post(f"{url}/predict?pixels=true", files=files_of(some_images[:1])).json()["predictions"]
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(prediction["pixels"]))))
+    assert np.array_equal(seen, some_images[0])
+
+
+def test_an_explanation_is_a_grid_and_a_picture(url, folder, small_dataset):
+    image = small_dataset.images[small_dataset.rows("test")[0]]
+    answer = requests.post(f"{url}/explain", files=files_of([image], "image")).json()
+    grid = np.array(answer["grid"])
+    assert grid.shape == (8, 8)
+    # The corner cell lies under one square only: hide it by hand, and the evidence must fall by what the grid says.
+    hidden = image.copy()
+    hidden[:8, :8] = image.mean(axis=(0, 1)).round()
+    session = onnxruntime.InferenceSession(folder / "models/champion/model.onnx")
+    p, q = session.run(["probability"], {"images": np.stack([image, hidden])})[0].astype(float)
+    sign = 1 if answer["label"] == "truck" else -1
+    assert grid[0, 0] == pytest.approx(sign * (np.log(p / (1 - p)) - np.log(q / (1 - q))), abs=1e-3)
+    assert Image.open(io.BytesIO(base64.b64decode(answer["overlay"]))).size == (320, 320)
+    picture = requests.post(f"{url}/explain", files=files_of([image], "image"), headers={"Accept": "image/png"})
+    assert picture.headers["content-type"] == "image/png"
+    assert picture.content == base64.b64decode(answer["overlay"])
+
+
+def test_bentomls_own_client_gets_the_answers(url, tmp_path):
+    path = tmp_path / "lorry.png"
+    path.write_bytes(saved(photo(), "PNG"))
+    with bentoml.SyncHTTPClient(url) as client:
+        answer = client.predict(images=[path, path])
+        explained = client.explain(image=path)
+    assert [prediction["filename"] for prediction in answer["predictions"]] == ["lorry.png"] * 2
+    assert explained["label"] == answer["predictions"][0]["label"]
+
+
+def test_health_metrics_and_request_ids(url):
+    for path in ("healthz", "livez", "readyz"):
+        assert requests.get(f"{url}/{path}").status_code == 200
+    answer = requests.post(f"{url}/predict", files=files_of([np.zeros((32, 32, 3), np.uint8)]), headers={"X-Request-ID": "my-7"})
+    label = answer.json()["predictions"][0]["label"]
+    assert answer.headers["x-request-id"] == "my-7"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert requests.get(f"{url}/model").headers["x-request-id"] != requests.get(f"{url}/model").headers["x-request-id"]
+    requests.post(f"{url}/predict", data=b"x", headers={"Content-Type": "text/plain"})
+    told = requests.get(f"{url}/metrics").text
+    for line in (
+        rf'car_or_truck_images_total{{label="{label}"}} [1-9]',
+        r"car_or_truck_probability_bucket\{le=\"0.99\"\} \d",
+        r"car_or_truck_decode_seconds_count [1-9]",
+        r"car_or_truck_inference_seconds_count [1-9]",
+        r'car_or_truck_refusals_total\{reason="unsupported_content_type"\} [1-9]',
+        r'bentoml_service_request_total\{endpoint="/predict",http_response_code="200",service_name="car_or_truck"\} [1-9]',
+    ):
+        assert re.search(line, told), line
+
+
+def test_the_bound_address_is_this_machine_only(url):
+    port = int(url.rsplit(":", 1)[1])
+    listening = Path("/proc/net/tcp").read_text() if Path("/proc/net/tcp").exists() else ""
+    if not listening:
+        pytest.skip("there is no /proc/net/tcp")
+    addresses = {line.split()[1] for line in listening.splitlines()[1:] if line.split()[3] == "0A"}
+    assert f"0100007F:{port:04X}" in addresses
+    assert f"00000000:{port:04X}" not in addresses
+
+
+def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(start):
+    with start(CAR_OR_TRUCK_TOKEN="sésame", CAR_OR_TRUCK_WORKERS="1") as serving:
+        assert requests.get(f"{serving.url}/readyz").status_code == 200
+        for path in ("model", "metrics", "ui/", "openapi.json", "schema.json", "docs", "nothing"):
+            answer = requests.get(f"{serving.url}/{path}")
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
+            assert answer.headers["www-authenticate"] == "Bearer"
+        wrong = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer sesame"})
+        right = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer sésame".encode()})
+        assert (wrong.status_code, right.status_code) == (401, 200)
+        assert "sésame" not in serving.said()
+
+
+def test_pages_of_other_origins_may_call_only_where_they_are_listed(start, url):
+    asked = {"Origin": "https://good.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in requests.options(f"{url}/predict", headers=asked).headers
+    with start(CAR_OR_TRUCK_CORS_ORIGINS="https://good.example, https://other.example", CAR_OR_TRUCK_WORKERS="1") as serving:
+        allowed = requests.options(f"{serving.url}/predict", headers=asked)
+        assert allowed.headers["access-control-allow-origin"] == "https://good.example"
+        refused = requests.options(f"{serving.url}/predict", headers=asked | {"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in refused.headers
+
+
+def test_limits_are_set_by_the_environment(start):
+    limits = {
+        "MAX_IMAGES": "2", "MAX_BODY_MEGABYTES": "0.1", "MAX_MEGAPIXELS": "0.01", "MAX_REQUEST_MEGAPIXELS": "0.012",
+    }  # fmt: skip
+    with start(**{f"CAR_OR_TRUCK_{name}": value for name, value in limits.items()}, CAR_OR_TRUCK_WORKERS="1") as serving:
+        predict = f"{serving.url}/predict"
+
+        def codes(*files: bytes) -> tuple[int, str]:
+            answer = requests.post(predict, files=[("images", ("a.png", file)) for file in files])
+            return answer.status_code, answer.json().get("code")
+
+        small, middle, large = (saved(Image.new("RGB", (side, side)), "PNG") for side in (20, 90, 110))
+        assert codes(small) == (200, None)
+        assert codes(small, small, small) == (413, "too_many_images")
+        assert codes(large) == (422, "image_too_large")
+        assert codes(middle, middle) == (413, "too_many_pixels")
+        assert codes(bytes(200_000)) == (413, "body_too_large")
+
+
+def test_too_many_at_a_time_are_told_to_come_back(start):
+    with start(CAR_OR_TRUCK_MAX_REQUESTS="1", CAR_OR_TRUCK_WORKERS="1") as serving:
+        slow = [("images", ("a.png", saved(Image.new("L", (5000, 4900)), "PNG")))] * 4
+        answers = []
+
+        def send() -> None:
+            answers.append(requests.post(f"{serving.url}/predict", files=slow))
+
+        clients = [threading.Thread(target=send) for _ in range(6)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert any(answer.status_code == 200 for answer in answers)
+        assert refused
+        assert all(answer.headers["retry-after"] == "1" for answer in refused)
+        assert requests.get(f"{serving.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("CAR_OR_TRUCK_MAX_IMAGES", "many", "CAR_OR_TRUCK_MAX_IMAGES is 'many'"),
+        ("CAR_OR_TRUCK_MAX_IMAGES", "0", "CAR_OR_TRUCK_MAX_IMAGES is '0'"),
+        ("CAR_OR_TRUCK_BODY_SECONDS", "nan", "CAR_OR_TRUCK_BODY_SECONDS is 'nan'"),
+        ("CAR_OR_TRUCK_MAX_IMAGE", "3", "CAR_OR_TRUCK_MAX_IMAGE is no setting of the service; there are CAR_OR_TRUCK_TOKEN"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(variable, value, told):
+    with pytest.raises(SettingsFault) as caught:
+        Settings.from_environment({variable: value})
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda champion: shutil.rmtree(champion), "card.json cannot be read"),
+        (lambda champion: (champion / "model.onnx").unlink(), "model.onnx cannot be read"),
+        (lambda champion: (champion / "model.onnx").write_bytes(b"x"), "is not the model of its card.json"),
+        (lambda champion: (champion / "card.json").write_text("{"), "card.json is damaged"),
+        (lambda champion: (champion / "card.json").write_text('{"schema": 99}'), "schema 99, this service reads 1"),
+    ],
+)
+def test_a_model_that_cannot_be_served_ends_the_service_before_it_listens(folder, tmp_path, damage, told):
+    copy = shutil.copytree(folder, tmp_path / "service")
+    damage(copy / "models" / "champion")
+    done = subprocess.run(
+        [BIN / "bentoml", "serve"], cwd=copy, env=environment(tmp_path / "home", BENTOML_PORT="0"), capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "listening" not in done.stderr + done.stdout
+    (line,) = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    assert line.startswith("error: ")
+    assert told in line
+
+
+def test_sigterm_answers_what_runs_refuses_what_is_new_and_exits_0(start):
+    with start(CAR_OR_TRUCK_WORKERS="1") as serving:
+        slow = [("images", ("a.png", saved(Image.new("L", (5000, 4900)), "PNG")))] * 4
+        answers = []
+        client = threading.Thread(target=lambda: answers.append(requests.post(f"{serving.url}/predict", files=slow)))
+        client.start()
+        time.sleep(0.3)
+        os.kill(serving.process.pid, signal.SIGTERM)
+        client.join()
+        assert answers[0].status_code == 200
+        assert serving.process.wait(20) == 0
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{serving.url}/readyz", timeout=2)
+
+
+def test_a_killed_worker_costs_its_own_requests_only(start):
+    with start(CAR_OR_TRUCK_WORKERS="2") as serving:
+        first, second = serving.wait_for_workers(2)
+        first.kill()
+        for _ in range(20):
+            try:
+                assert requests.get(f"{serving.url}/model", timeout=10).status_code == 200
+            except requests.ConnectionError:
+                continue  # a connection that the dead one had taken
+        deadline = time.monotonic() + 30
+        while len(serving.workers()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert len(serving.workers()) == 2
+        assert second.is_running()
+
+
+def test_the_openapi_document_names_every_endpoint_and_error(url):
+    document = requests.get(f"{url}/openapi.json").json()
+    assert document == requests.get(f"{url}/docs.json").json()
+    assert set(document["paths"]) == {"/predict", "/explain", "/model", "/healthz", "/livez", "/readyz", "/metrics"}
+    assert {"200", "400", "401", "408", "413", "415", "422", "429"} <= set(document["paths"]["/predict"]["post"]["responses"])
+    example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    assert requests.post(f"{url}/predict", json=example).status_code == 200
+
+
+def test_a_new_champion_is_picked_up_by_a_restart(folder, tmp_path, small_dataset):
+    copy = shutil.copytree(folder, tmp_path / "service")
+    with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
+        card_path = copy / "models/champion/card.json"
+        card_path.write_text(json.dumps(json.loads(card_path.read_text()) | {"name": "newer"}))
+        assert requests.get(f"{url}/model").json()["name"] == "baseline", "what is served is what is shown"
+    with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
+        assert requests.get(f"{url}/model").json()["name"] == "newer"
+
+
+def test_connections_that_send_nothing_block_nobody(url):
+    port = int(url.rsplit(":", 1)[1])
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    try:
+        for connection in idle[:50]:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+        assert requests.get(f"{url}/model", timeout=5).status_code == 200
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def test_the_service_needs_nothing_that_is_not_in_its_requirements(folder, tmp_path):
+    """Torch, MLflow and the pipeline are never imported."""
+    done = subprocess.run(
+        [BIN / "python", "-c", "import sys, serving.service; print(*sys.modules)"],
+        cwd=folder, env=environment(tmp_path), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert not {"torch", "mlflow", "pipeline", "dvc", "pandas", "matplotlib"} & set(done.stdout.split())
+
+
