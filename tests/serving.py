@@ -36,14 +36,14 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 class Serving:
     """`bentoml serve` while the block runs; yields its address once it is ready."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, environment: dict[str, str], command: Path = BIN / "bentoml") -> None:
+        self.folder, self.port, self.command = folder, free_port(), command
         self.url, self.environment = f"http://127.0.0.1:{self.port}", environment | {"BENTOML_PORT": str(self.port)}
 
     def __enter__(self) -> str:
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [BIN / "bentoml", "serve"], cwd=self.folder, env=self.environment, start_new_session=True,
+            [self.command, "serve"], cwd=self.folder, env=self.environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         deadline = time.monotonic() + 60
