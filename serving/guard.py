@@ -66,6 +66,8 @@ class Guard:
             await self.app(scope, receive, answer)
             return
         self._check_token(scope)
+        if Headers(scope=scope).get("content-type", "").startswith("application/vnd.bentoml"):
+            raise Refusal(415, "unsupported_content_type", "BentoML's own formats are not read here.")
         await self._read(scope, receive, answer, body)
         if self.requests_held >= self.settings.max_requests:
             raise Refusal(429, "too_many_requests", "The service is at its limit of requests: try again in a moment.")

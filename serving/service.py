@@ -42,8 +42,8 @@ PAGES = make_pages(openapi.document(SETTINGS), MODEL_FOLDER / "samples")
 class Waiting:
     """A request that was read, or refused, and waits for its turn."""
 
-    def __init__(self, upload: Upload | Refusal) -> None:
-        self.upload, self.since = upload, time.monotonic()
+    def __init__(self, upload: Upload | Refusal, accept: str) -> None:
+        self.upload, self.accept, self.since = upload, accept, time.monotonic()
 
     def take(self) -> Upload:
         """The upload, when its turn has come.
@@ -60,10 +60,11 @@ class Waiting:
 
 async def wait_with(request: Request, field: str, max_files: int, *options: str) -> Waiting:
     """Read a request, whatever comes of it."""
+    accept = request.headers.get("accept", "")
     try:
-        return Waiting(await read_upload(request, field, max_files, options))
+        return Waiting(await read_upload(request, field, max_files, options), accept)
     except Refusal as refusal:
-        return Waiting(refusal)
+        return Waiting(refusal, accept)
 
 
 class ImagesInput(bentoml.IODescriptor):
@@ -111,7 +112,6 @@ class CarOrTruck:
         self.model = {key: card[key] for key in SHOWN_OF_MODEL} | {"digest": card["files"]["model.onnx"]["sha256"]}
         PAGES.state.card = card | {"digest": self.model["digest"]}
 
-    @staticmethod
     @bentoml.on_deployment
     def check_model() -> None:
         """Before the service listens: a model that cannot be served ends it here, and not each worker again and again."""
@@ -136,7 +136,7 @@ class CarOrTruck:
         return JSONResponse({"predictions": predictions, "model": self.model})
 
     @bentoml.api(input_spec=ImageInput, output_spec=ExplanationAnswer)
-    def explain(self, image: Waiting, ctx: bentoml.Context) -> Response:
+    def explain(self, image: Waiting) -> Response:
         """Show what the model looked at in one image; as JSON, or with `Accept: image/png` as a picture."""
         try:
             (file,) = image.take().files
@@ -145,7 +145,7 @@ class CarOrTruck:
             return refusal.response()
         explanation = occlusion(self.classifier, read.pixels)
         picture = overlay(read.pixels, explanation.grid)
-        if ctx.request.headers.get("accept") == "image/png":
+        if image.accept == "image/png":
             return Response(picture, media_type="image/png")
         answer = self._verdict(explanation.probability) | _about(file, read) | _pixels(read, True)
         answer |= {"method": METHOD, "grid": explanation.grid.round(4).tolist(), "model": self.model}

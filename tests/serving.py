@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 
 import psutil
@@ -71,7 +71,12 @@ class Serving:
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+        found = []
+        for child in children:
+            with suppress(psutil.NoSuchProcess):  # a zombie is one too
+                if "_bentoml_impl.worker.service" in child.cmdline():
+                    found.append(child)
+        return found
 
     def wait_for_workers(self, count: int) -> list[psutil.Process]:
         """The processes that answer, once there are `count` that listen."""

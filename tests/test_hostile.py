@@ -17,7 +17,8 @@ from tests.serving import Serving, environment, make_service
 CORPUS = corpus()
 
 ANSWERED = {
-    "odd:", "name:", "gif and javascript in one", "png with a zip behind it", "form: unknown charset", "request id",
+    "odd:", "name:", "gif and javascript in one", "png with a zip behind it", "form: unknown charset", "form: charset that decodes by code", "request id",
+    "10,000 headers",
 }  # fmt: skip
 """What is odd but whole: it gets its answer."""
 
