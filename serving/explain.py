@@ -20,7 +20,7 @@ PATCH, STRIDE = 8, 4
 
 CELLS = SIDE // STRIDE
 METHOD = f"occlusion: log-odds of the label minus those with a {PATCH}x{PATCH} square in the mean colour, mean over squares"
-FOR, AGAINST = (0, 114, 178), (213, 94, 0)
+FIRST, SECOND = (0, 114, 178), (213, 94, 0)
 """Blue and vermilion of Okabe and Ito's palette, which people of any colour vision tell apart."""
 
 OVERLAY_SIDE = 320
@@ -65,13 +65,14 @@ def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.log(p / (1 - p))
 
 
-def overlay(pixels: NDArray[np.uint8], grid: NDArray[np.float64]) -> bytes:
-    """The image in gray, blue where it speaks for the label, vermilion where against: PNG, 320x320."""
+def overlay(pixels: NDArray[np.uint8], explanation: Explanation) -> bytes:
+    """The image in gray, blue where it speaks for the first class, vermilion where for the second: PNG, 320x320."""
     size = (OVERLAY_SIDE, OVERLAY_SIDE)
     gray = np.asarray(Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.NEAREST), np.float64)
-    strength = grid / max(np.abs(grid).max(), 1e-9)
+    for_second = explanation.grid if explanation.probability > 0.5 else -explanation.grid
+    strength = for_second / max(np.abs(for_second).max(), 1e-9)
     smooth = np.asarray(Image.fromarray(strength.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    colour = np.where(smooth[..., None] > 0, np.array(FOR), np.array(AGAINST))
+    colour = np.where(smooth[..., None] > 0, np.array(SECOND), np.array(FIRST))
     share = 0.75 * np.abs(smooth)[..., None]
     return png((gray[..., None] * (1 - share) + colour * share).round().astype(np.uint8))
 

@@ -56,7 +56,7 @@ class ExplanationAnswer(BaseModel):
         description="8 rows of 8 cells, each 4x4 pixels of the 32x32: by how much the log-odds of the label fall when the "
         "cell is hidden; above 0 the cell speaks for the label"
     )
-    overlay: str = Field(description="the grid over the image, blue for the label, vermilion against: PNG in base64")
+    overlay: str = Field(description="the grid over the image, blue for the first class, vermilion for the second: PNG in base64")
     pixels: str = Field(description="the 32x32 the model saw: PNG in base64")
     filename: str | None
     width: int

@@ -144,7 +144,7 @@ class CarOrTruck:
         except Refusal as refusal:
             return refusal.response()
         explanation = occlusion(self.classifier, read.pixels)
-        picture = overlay(read.pixels, explanation.grid)
+        picture = overlay(read.pixels, explanation)
         if image.accept == "image/png":
             return Response(picture, media_type="image/png")
         answer = self._verdict(explanation.probability) | _about(file, read) | _pixels(read, True)

@@ -7,6 +7,7 @@ import base64
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from tests.browser import open_page, overflow, pictures_shown, screenshot
 from tests.hostile import photo, saved
@@ -48,9 +49,11 @@ def test_a_photo_gets_its_answer_and_a_text_file_its_sentence(url, width, scheme
         assert label.split(",")[0] in {"car", "truck"}
         assert "%" in label
         assert "lorry.jpg, 200×200" in page.inner_text(".answer .filename")
+        bar, share = (page.locator(part).first.bounding_box()["width"] for part in (".bar", ".share"))
+        car = float(page.inner_text(".answer .first").removeprefix("car ").removesuffix(" %"))
+        assert share / bar == pytest.approx(car / 100, abs=0.01)
         page.click(".explain")
         page.wait_for_selector(".explanation:not([hidden]) img")
-        page.wait_for_function("document.querySelector('.overlay').naturalWidth === 320")
         assert page.evaluate("document.querySelector('.answer .pixels').naturalWidth") == 32
         page.evaluate(how, file("notes.txt", b"hello", "text/plain"))
         page.wait_for_selector(".fault")
@@ -85,8 +88,8 @@ def test_chosen_photos_are_answered_one_after_another(url, tmp_path):
     with open_page() as (page, seen):
         page.goto(f"{url}/ui/")
         page.set_input_files("#pick", paths)
-        page.wait_for_function("document.querySelectorAll('.answer').length === 3")
-        assert page.inner_text("#status") == "3 done"
+        expect(page.locator(".answer")).to_have_count(3)
+        expect(page.locator("#status")).to_have_text("3 done")
         assert not seen.errors
 
 

@@ -43,7 +43,7 @@ function showAnswer(file, answer, milliseconds) {
   find(".filename", item).textContent = `${file.name || "pasted image"}, ${answer.width}×${answer.height}`;
   find(".pixels", item).src = `data:image/png;base64,${answer.pixels}`;
   find(".label", item).textContent = `${answer.label}, ${probability(answer.probability)}`;
-  find(".share", item).style.width = percent(answer.probabilities[first], 2);
+  find(".share", item).style.width = `${100 * answer.probabilities[first]}%`;
   find(".first", item).textContent = `${first} ${percent(answer.probabilities[first])}`;
   find(".second", item).textContent = `${second} ${percent(answer.probabilities[second])}`;
   find(".time", item).textContent = `answered in ${Math.round(milliseconds)} ms`;
@@ -55,12 +55,12 @@ async function explain(file, item, button) {
   button.disabled = true;
   try {
     const answer = await ask("../explain", "image", file);
-    const other = Object.keys(answer.probabilities).find((name) => name !== answer.label);
+    const [first, second] = Object.keys(answer.probabilities);
     const overlay = find(".overlay", item);
     overlay.src = `data:image/png;base64,${answer.overlay}`;
-    overlay.alt = `The image in gray; blue where it speaks for ${answer.label}, orange where it speaks for ${other}`;
-    find(".for", item).textContent = `speaks for ${answer.label}`;
-    find(".against", item).textContent = `speaks for ${other}`;
+    overlay.alt = `The image in gray; blue where it speaks for ${first}, orange where it speaks for ${second}`;
+    find(".for-first", item).textContent = `speaks for ${first}`;
+    find(".for-second", item).textContent = `speaks for ${second}`;
     find(".explanation", item).hidden = false;
     button.hidden = true;
   } catch (fault) {
