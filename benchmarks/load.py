@@ -56,6 +56,7 @@ async def load(
         rate: requests a second, evenly spaced, each latency counted from when it was due; 0: as fast as answers come.
     """
     target = urlsplit(url)
+    host, port = target.hostname or "127.0.0.1", target.port or 80
     request = (
         f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
@@ -68,7 +69,7 @@ async def load(
 
     async def client() -> None:
         nonlocal failures
-        _, connection = await loop.create_connection(Connection, target.hostname, target.port)
+        _, connection = await loop.create_connection(Connection, host, port)
         while time.perf_counter() < start + seconds:
             if due is not None:
                 if not due:
@@ -81,7 +82,7 @@ async def load(
             latencies.append(time.perf_counter() - begin)
             failures += status != 200
             if status == 0:
-                _, connection = await loop.create_connection(Connection, target.hostname, target.port)
+                _, connection = await loop.create_connection(Connection, host, port)
         connection.transport.close()
 
     await asyncio.gather(*(client() for _ in range(concurrency)))

@@ -116,7 +116,13 @@ def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
 
 def bare_handler() -> tuple[list[str | Path], str]:
     """The floor, with as many processes as cores."""
-    command: list[str | Path] = [HERE / "uvicorn", "benchmarks.bare_server:app", "--workers", str(CORES), "--no-access-log"]
+    command: list[str | Path] = [
+        HERE / "uvicorn",
+        "benchmarks.bare_server:app",
+        "--workers",
+        str(CORES),
+        "--no-access-log",
+    ]
     port = PORTS["bare handler"]
     return [*command, "--port", str(port)], f"http://127.0.0.1:{port}/predict"
 
@@ -128,18 +134,34 @@ def mlflow_serve(folder: Path) -> tuple[list[str | Path], str]:
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
     )
     mlflow.onnx.save_model(
-        onnx.load(MODEL), folder, signature=signature, pip_requirements=[], onnx_execution_providers=["CPUExecutionProvider"]
+        onnx.load(MODEL),
+        folder,
+        signature=signature,
+        pip_requirements=[],
+        onnx_execution_providers=["CPUExecutionProvider"],
     )
     port = PORTS["mlflow models serve"]
     command: list[str | Path] = [HERE / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local"]
     return [*command, "--port", str(port), "--workers", str(CORES)], f"http://127.0.0.1:{port}/ping"
 
 
-def load(server: str, body: Path, content_type: str, concurrency: int, seconds: float, runs: Runs, rate: float = 0) -> None:
+def load(
+    server: str, body: Path, content_type: str, concurrency: int, seconds: float, runs: Runs, rate: float = 0
+) -> None:
     """Put one round of load on a server, from a process of its own, and take it down in `runs`."""
     path = "/invocations" if server == "mlflow models serve" else "/predict"
     url = f"http://127.0.0.1:{PORTS[server]}{path}"
-    command = [sys.executable, "-m", "benchmarks.load", url, body, content_type, str(concurrency), str(seconds), str(rate)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        url,
+        str(body),
+        content_type,
+        str(concurrency),
+        str(seconds),
+        str(rate),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PipelineError(f"the load on {server} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -334,7 +356,9 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
         targets.append(_target(f"{concurrency} at a time, against mlflow models serve", ratio(ours, peer), 2, "×"))
         targets.append(_target(f"{concurrency} at a time, against the bare handler", ratio(ours, bare), 0.8, "×"))
     tail = found.half.quantile(0.99) / found.half.quantile(0.5)
-    targets.append(_target(f"p99 / p50 at half load ({found.half_rate:.0f} requests a second)", tail, 3, "×", most=True))
+    targets.append(
+        _target(f"p99 / p50 at half load ({found.half_rate:.0f} requests a second)", tail, 3, "×", most=True)
+    )
     ours, bare = found.many["this service"], found.many["bare handler"]
     best = max(speed for speeds in limits.values() for speed in speeds.values())
     per_second = {name: median(runs.per_second) * 64 for name, runs in found.many.items()}
@@ -348,7 +372,10 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
     ]
     whole = found.alone.quantile(0.5)
     parts |= {"all else: HTTP, BentoML, the way to the thread and back": whole - sum(parts.values())}
-    batches = list(next(iter(limits.values())))
+    batches = [str(batch) for batch in next(iter(limits.values()))]
+    speeds = [*per_second.items(), ("ONNX Runtime alone, its best below", best)]
+    by_batch = [[how, *(f"{speed:.0f}" for speed in found_here.values())] for how, found_here in limits.items()]
+    shares = [[name, f"{value:.1f}", f"{value / whole:.0%}"] for name, value in parts.items()]
     return (
         "# Serving: this service, MLflow's, a bare handler, and the limit\n\n"
         f"{table(['', 'measured', 'asked', 'reached'], targets)}\n"
@@ -359,13 +386,13 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
         f"{table(['', 'requests / s', 'p50, ms', 'p99, ms', 'this service is'], rows)}\n"
         "MLflow's server gets the pixels as JSON: it takes no files.\n\n"
         "## 64 images a request\n\n"
-        f"{table(['', 'images / s'], [[name, f'{speed:.0f}'] for name, speed in [*per_second.items(), ('ONNX Runtime alone, its best below', best)]])}\n"
+        f"{table(['', 'images / s'], [[name, f'{speed:.0f}'] for name, speed in speeds])}\n"
         f"Where the {whole:.0f} ms of such a request go, one at a time:\n\n"
-        f"{table(['', 'ms', 'share'], [[name, f'{value:.1f}', f'{value / whole:.0%}'] for name, value in parts.items()])}\n"
+        f"{table(['', 'ms', 'share'], shares)}\n"
         "## ONNX Runtime alone: images a second by images in a run\n\n"
-        f"{table(['', *map(str, batches)], [[how, *(f'{speed:.0f}' for speed in speeds.values())] for how, speeds in limits.items()])}\n"
-        "That is why concurrent requests are not merged into batches, and why there is a process a core with one thread "
-        "each: a run of one image is as fast, an image, as a run of many.\n\n"
+        f"{table(['', *batches], by_batch)}\n"
+        "That is why concurrent requests are not merged into batches, and why there is a process a core with one "
+        "thread each: a run of one image is as fast, an image, as a run of many.\n\n"
         + made_by("make bench-serving", torch.device("cpu"), "bentoml", "mlflow", "onnxruntime", "starlette", "uvicorn")
     )
 
@@ -373,7 +400,12 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
 def _target(name: str, measured: float, asked: float, unit: str, *, most: bool = False) -> list[str]:
     reached = measured <= asked if most else measured >= asked
     digits = 2 if unit in {"×", "s"} else 0
-    return [name, f"{measured:.{digits}f} {unit}", f"{'≤' if most else '≥'} {asked:g} {unit}", "yes" if reached else "**no**"]
+    return [
+        name,
+        f"{measured:.{digits}f} {unit}",
+        f"{'≤' if most else '≥'} {asked:g} {unit}",
+        "yes" if reached else "**no**",
+    ]
 
 
 if __name__ == "__main__":

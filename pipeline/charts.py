@@ -33,7 +33,13 @@ def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
             text = f"{counts[truth, prediction]:,}\n{share:.1%}"
             color = "white" if share > 0.5 else "black"
             axes.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=13)
-    axes.set(xticks=(0, 1), yticks=(0, 1), xlabel="prediction", ylabel="truth", title=f"{len(test):,} test images,\nshares of each truth")
+    axes.set(
+        xticks=(0, 1),
+        yticks=(0, 1),
+        xlabel="prediction",
+        ylabel="truth",
+        title=f"{len(test):,} test images,\nshares of each truth",
+    )
     axes.set_xticklabels(class_names)
     axes.set_yticklabels(class_names, rotation=90, va="center")
     return figure

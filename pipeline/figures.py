@@ -116,7 +116,9 @@ def least_squares_weights(model: LeastSquares, class_names: list[str]) -> Figure
 def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, part: str, shown: int = 16) -> Figure:
     """What `shown` filters of each layer, float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
     figure = Figure(figsize=(9.5, 1.6 + 2.2 * len(layers)), layout="constrained")
-    figure.suptitle(f"Response maps of each {part} to one {name}, each to its own scale from dark to light", fontsize=12)
+    figure.suptitle(
+        f"Response maps of each {part} to one {name}, each to its own scale from dark to light", fontsize=12
+    )
     subfigures: Any = figure.subfigures(1 + len(layers), 1, height_ratios=[1.1] + [2] * len(layers))
     top, *rest = subfigures
     axes = top.subplots()

@@ -126,7 +126,9 @@ def _readable(folder: Path) -> results.Result:
             with Image.open(path) as image:
                 image.load()
         except (OSError, SyntaxError):
-            raise PipelineError(f"{path} is damaged: delete it, then `dvc checkout`, `dvc pull` or `dvc repro`") from None
+            raise PipelineError(
+                f"{path} is damaged: delete it, then `dvc checkout`, `dvc pull` or `dvc repro`"
+            ) from None
     return result
 
 

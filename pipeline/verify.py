@@ -147,7 +147,7 @@ def check_service(models: list[Result], dataset: car_truck.Dataset, tolerance: f
             f"the service answers differently from {champion.folder}: {flipped} labels of {len(rows)}, "
             f"probabilities by up to {difference:.2g}; run `dvc repro`"
         )
-    return f"the service over HTTP: every label of {len(rows):,} PNG files; probabilities differ by at most {difference:.1g}"
+    return f"the service: every label of {len(rows):,} PNG files, probabilities differ by at most {difference:.1g}"
 
 
 def main() -> None:

@@ -19,7 +19,9 @@ PATCH, STRIDE = 8, 4
 """Side of the square and its step, in pixels of the 32."""
 
 CELLS = SIDE // STRIDE
-METHOD = f"occlusion: log-odds of the label minus those with a {PATCH}x{PATCH} square in the mean colour, mean over squares"
+METHOD = (
+    f"occlusion: log-odds of the label minus those with a {PATCH}x{PATCH} square in the mean colour, mean over squares"
+)
 FIRST, SECOND = (0, 114, 178), (213, 94, 0)
 """Blue and vermilion of Okabe and Ito's palette, which people of any colour vision tell apart."""
 

@@ -81,7 +81,9 @@ class Guard:
         if self.settings.token:
             sent = Headers(scope=scope).get("authorization", "")
             if not hmac.compare_digest(sent.encode(), f"Bearer {self.settings.token}".encode()):
-                raise Refusal(401, "unauthorized", "Send the header `Authorization: Bearer TOKEN` with the right token.")
+                raise Refusal(
+                    401, "unauthorized", "Send the header `Authorization: Bearer TOKEN` with the right token."
+                )
 
     async def _read(self, scope: Scope, receive: Receive, answer: _Answer, body: _Body) -> None:
         """Read the whole body into `body`."""
@@ -141,14 +143,16 @@ class _Body:
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
         self.size = 0
+        self.replayed = False
 
     def replay(self, receive: Receive) -> Receive:
         """A `receive` that hands out the whole body at once, and then what comes after it."""
 
         async def replayed() -> Message:
-            if self.chunks is None:
+            if self.replayed:
                 return await receive()
-            whole, self.chunks = b"".join(self.chunks), None
+            self.replayed, whole = True, b"".join(self.chunks)
+            self.chunks.clear()
             return {"type": "http.request", "body": whole, "more_body": False}
 
         return replayed

@@ -20,8 +20,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """What is read, whatever the client calls it; told by the first bytes of the file."""
 
 DRAFT = (256, 256)
-"""A large JPEG is decoded at a half, quarter or eighth of its size that is still at least this large: far less work, and
-eight times the pixels that are needed remain to be averaged."""
+"""A large JPEG is decoded at a half, quarter or eighth of its size that is still at least this large: far less work,
+and eight times the pixels that are needed remain to be averaged."""
 
 
 TURNS = {
@@ -72,7 +72,9 @@ def read_image(content: bytes, max_pixels: float = 25e6) -> ReadImage:
         raise BadImage("empty_file", "is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large and of oddly written files: both are looked at below
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of large and of oddly written files: both are looked at below
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > max_pixels:
@@ -108,7 +110,7 @@ def to_model_pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # nonsense in the metadata is no reason to refuse good pixels
         return 1
 

@@ -29,7 +29,9 @@ PROBABILITY = Histogram(
     buckets=(0.55, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0),
 )
 DECODE_SECONDS = Histogram("car_or_truck_decode_seconds", "Decoding all images of a request", buckets=SECONDS)
-INFERENCE_SECONDS = Histogram("car_or_truck_inference_seconds", "The model, for all images of a request", buckets=SECONDS)
+INFERENCE_SECONDS = Histogram(
+    "car_or_truck_inference_seconds", "The model, for all images of a request", buckets=SECONDS
+)
 REFUSALS = Counter("car_or_truck_refusals_total", "Requests and images that were refused, by reason", ["reason"])
 
 
@@ -38,5 +40,5 @@ def exposition() -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     together = CollectorRegistry()
-    MultiProcessCollector(together)
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
     return generate_latest(together)

@@ -23,8 +23,8 @@ def document(settings: Settings) -> dict[str, Any]:
         "info": {
             "title": "Car or truck?",
             "version": "1",
-            "description": "Tells cars from trucks. Every error is JSON with a sentence in `error` and a word in `code`; "
-            "every answer has the header `X-Request-ID`, which the log names too.",
+            "description": "Tells cars from trucks. Every error is JSON with a sentence in `error` and a word in "
+            "`code`; every answer has the header `X-Request-ID`, which the log names too.",
         },
         "servers": [{"url": "/"}],
         "components": {
@@ -119,7 +119,9 @@ def _classifying(
             },
         },
         "responses": {
-            "200": _response("The answer", "application/json", {"$ref": f"#/components/schemas/{answer}"}, other_answers),
+            "200": _response(
+                "The answer", "application/json", {"$ref": f"#/components/schemas/{answer}"}, other_answers
+            ),
             "400": _error("No image, or a body that is neither a whole form nor the JSON asked for"),
             "401": _error("The token is missing or wrong"),
             "405": _error("Not POST"),
@@ -151,7 +153,10 @@ def _health(name: str, summary: str) -> dict[str, Any]:
         "operationId": name,
         "summary": summary,
         "security": [],
-        "responses": {"200": {"description": summary, "content": kind}, "405": {"description": "Not GET", "content": kind}},
+        "responses": {
+            "200": {"description": summary, "content": kind},
+            "405": {"description": "Not GET", "content": kind},
+        },
     }
 
 

@@ -53,10 +53,12 @@ class ExplanationAnswer(BaseModel):
     probabilities: dict[str, float] = Field(examples=[PROBABILITIES])
     method: str = Field(description="how the grid was made")
     grid: list[list[float]] = Field(
-        description="8 rows of 8 cells, each 4x4 pixels of the 32x32: by how much the log-odds of the label fall when the "
-        "cell is hidden; above 0 the cell speaks for the label"
+        description="8 rows of 8 cells, each 4x4 pixels of the 32x32: by how much the log-odds of the label fall when "
+        "the cell is hidden; above 0 the cell speaks for the label"
     )
-    overlay: str = Field(description="the grid over the image, blue for the first class, vermilion for the second: PNG in base64")
+    overlay: str = Field(
+        description="the grid over the image, blue for the first class, vermilion for the second: PNG in base64"
+    )
     pixels: str = Field(description="the 32x32 the model saw: PNG in base64")
     filename: str | None
     width: int
@@ -68,8 +70,12 @@ class ExplanationAnswer(BaseModel):
 class Error(BaseModel):
     """Why a request was refused."""
 
-    error: str = Field(description="a sentence for people", examples=["notes.txt is no PNG, JPEG, WEBP, BMP or GIF image."])
-    code: str = Field(description="a word for programs, always the same for the same reason", examples=["unknown_format"])
+    error: str = Field(
+        description="a sentence for people", examples=["notes.txt is no PNG, JPEG, WEBP, BMP or GIF image."]
+    )
+    code: str = Field(
+        description="a word for programs, always the same for the same reason", examples=["unknown_format"]
+    )
     index: int | None = Field(None, description="the image it is about, counted from 0")
     filename: str | None = Field(None, description="the image it is about")
 

@@ -1,4 +1,4 @@
-"""Every limit and option of the service, each set by an environment variable: CAR_OR_TRUCK_ and its name in capitals."""
+"""Every limit and option of the service, each set by an environment variable, CAR_OR_TRUCK_ and its name."""
 
 from __future__ import annotations
 

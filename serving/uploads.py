@@ -9,7 +9,6 @@ from typing import Any
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from serving.refusals import Refusal
@@ -55,7 +54,9 @@ async def read_upload(request: Request, field: str, max_files: int, option_names
             files, options = _read_json(await request.body(), field)
         else:
             raise Refusal(
-                415, "unsupported_content_type", f"Send multipart/form-data with files in {field!r}, or application/json."
+                415,
+                "unsupported_content_type",
+                f"Send multipart/form-data with files in {field!r}, or application/json.",
             )
     except RecursionError:
         raise Refusal(400, "bad_json", "The body is nested too deeply.") from None
@@ -89,7 +90,9 @@ async def _read_form(
         if name == field:
             if not isinstance(value, UploadFile):
                 raise Refusal(
-                    400, "no_file", f"The field {field!r} holds text. Send the file itself: an address is never fetched."
+                    400,
+                    "no_file",
+                    f"The field {field!r} holds text. Send the file itself: an address is never fetched.",
                 )
             files.append(File(clean(value.filename), await value.read()))
         elif isinstance(value, UploadFile):
@@ -116,7 +119,7 @@ def _from_base64(entry: Any, index: int) -> File:
     name, text = given.get("filename"), given.get("content")
     filename = clean(name) if isinstance(name, str) else None
     try:
-        return File(filename, base64.b64decode(text, validate=True))
+        return File(filename, base64.b64decode(text or b"", validate=True))
     except (TypeError, ValueError):
         raise Refusal(
             400, "bad_base64", "The content is no base64. An address is never fetched.", index=index, filename=filename

@@ -28,7 +28,7 @@ def kill_all(pid: int) -> None:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """A user's environment, with a BentoML home of its own: a second server in one home wipes the first one's metrics."""
+    """A user's environment, with a BentoML home of its own: a second server in one wipes the first one's metrics."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CAR_OR_TRUCK_")}
     return clean | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | more
 

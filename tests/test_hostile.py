@@ -17,8 +17,8 @@ from tests.serving import Serving, environment, make_service
 CORPUS = corpus()
 
 ANSWERED = {
-    "odd:", "name:", "gif and javascript in one", "png with a zip behind it", "form: unknown charset", "form: charset that decodes by code", "request id",
-    "10,000 headers",
+    "odd:", "name:", "gif and javascript in one", "png with a zip behind it", "form: unknown charset",
+    "form: charset that decodes by code", "request id", "10,000 headers",
 }  # fmt: skip
 """What is odd but whole: it gets its answer."""
 
@@ -165,4 +165,6 @@ def test_memory_is_bounded_while_32_clients_send_the_largest_bodies(service):
 @pytest.mark.parametrize("path", sorted((ROOT / "serving").glob("*.py")), ids=lambda path: path.name)
 def test_nothing_in_serving_can_fetch(path):
     """No module of the service imports what could open a connection."""
-    assert not re.search(r"^\s*(import|from) (requests|httpx|urllib|http|aiohttp|socket)\b", path.read_text(), re.MULTILINE)
+    assert not re.search(
+        r"^\s*(import|from) (requests|httpx|urllib|http|aiohttp|socket)\b", path.read_text(), re.MULTILINE
+    )

@@ -118,7 +118,12 @@ def test_any_damage_to_an_image_is_survived(format, data):
     _read_or_refuse(bytes(content[: data.draw(st.integers(1, len(content)))]))
 
 
-@given(st.sampled_from(["PNG", "WEBP", "BMP"]), st.integers(1, 80), st.integers(1, 80), st.sampled_from(["L", "RGB", "RGBA"]))
+@given(
+    st.sampled_from(["PNG", "WEBP", "BMP"]),
+    st.integers(1, 80),
+    st.integers(1, 80),
+    st.sampled_from(["L", "RGB", "RGBA"]),
+)
 def test_any_size_becomes_32x32(format, width, height, mode):
     file = io.BytesIO()
     Image.new(mode, (width, height), 128 if mode == "L" else (128,) * len(mode)).save(file, format)

@@ -15,7 +15,7 @@ import requests
 
 from pipeline import sync, tracking
 from tests import projects
-from tests.browser import open_page, overflow, pictures_shown, screenshot
+from tests.browser import chromium_or_skip, open_page, overflow, pictures_shown, screenshot
 from tests.projects import MODELS
 from tests.serving import free_port, kill_all
 
@@ -36,7 +36,7 @@ def project(tmp_path_factory, small_dataset):
 @pytest.fixture(scope="module")
 def ui(project):
     """The address of a bare `mlflow ui` in the project."""
-    browser.chromium_or_skip()
+    chromium_or_skip()
     port = free_port()
     command = [Path(sys.executable).parent / "mlflow", "ui", "--port", str(port), "--workers", "1"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}

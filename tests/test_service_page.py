@@ -17,7 +17,8 @@ DROP = """([name, type, content]) => {
   const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
   const data = new DataTransfer();
   data.items.add(new File([bytes], name, { type }));
-  document.querySelector("#drop").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+  const how = { dataTransfer: data, bubbles: true, cancelable: true };
+  document.querySelector("#drop").dispatchEvent(new DragEvent("drop", how));
 }"""
 PASTE = """([name, type, content]) => {
   const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
@@ -38,7 +39,9 @@ def file(name: str, content: bytes, type: str = "image/png") -> list[str]:
     return [name, type, base64.b64encode(content).decode()]
 
 
-@pytest.mark.parametrize(("width", "scheme", "how"), [(1100, "light", DROP), (1100, "dark", PASTE), (390, "light", DROP)])
+@pytest.mark.parametrize(
+    ("width", "scheme", "how"), [(1100, "light", DROP), (1100, "dark", PASTE), (390, "light", DROP)]
+)
 def test_a_photo_gets_its_answer_and_a_text_file_its_sentence(url, width, scheme, how):
     with open_page(width, 1100, scheme) as (page, seen):
         page.goto(f"{url}/ui/")

@@ -46,7 +46,9 @@ def test_a_minute_at_full_load_has_no_error_and_does_not_grow(folder, tmp_path):
                     if answer.status_code != expected[kind]:
                         wrong.append((kind, answer.status_code, answer.text[:200]))
 
-        clients = [threading.Thread(target=client, args=(kind,)) for kind in [*requests_of, "one", "one", "many", "one"]]
+        clients = [
+            threading.Thread(target=client, args=(kind,)) for kind in [*requests_of, "one", "one", "many", "one"]
+        ]
         for thread in clients:
             thread.start()
         time.sleep(15)  # the first seconds fill caches and arenas
@@ -106,5 +108,3 @@ def test_a_users_container_would_listen_where_it_is_told(folder, tmp_path):
     serving.url = serving.url.replace("127.0.0.1", "127.0.0.2")
     with serving as url:
         assert requests.get(f"{url}/model").ok
-
-

@@ -54,7 +54,9 @@ def start(folder, tmp_path):
 
 
 def files_of(images, field="images"):
-    return [(field, (f"{number}.png", saved(Image.fromarray(i), "PNG"), "image/png")) for number, i in enumerate(images)]
+    return [
+        (field, (f"{number}.png", saved(Image.fromarray(i), "PNG"), "image/png")) for number, i in enumerate(images)
+    ]
 
 
 def test_the_answers_are_the_models_own(url, folder, small_dataset):
@@ -113,7 +115,9 @@ def test_partial_answers_the_good_ones_and_says_why_not_of_the_bad(url, ask):
     elif ask == "form":
         answer = requests.post(f"{url}/predict", files=files, data={"partial": "true"})
     else:
-        entries = [{"filename": n, "content": base64.b64encode(c).decode()} for n, c in (("good.png", good), ("bad.png", bad))]
+        entries = [
+            {"filename": n, "content": base64.b64encode(c).decode()} for n, c in (("good.png", good), ("bad.png", bad))
+        ]
         answer = requests.post(f"{url}/predict", json={"images": entries, "partial": True})
     first, second = answer.json()["predictions"]
     assert answer.status_code == 200
@@ -159,7 +163,9 @@ def test_bentomls_own_client_gets_the_answers(url, tmp_path):
 def test_health_metrics_and_request_ids(url):
     for path in ("healthz", "livez", "readyz"):
         assert requests.get(f"{url}/{path}").status_code == 200
-    answer = requests.post(f"{url}/predict", files=files_of([np.zeros((32, 32, 3), np.uint8)]), headers={"X-Request-ID": "my-7"})
+    answer = requests.post(
+        f"{url}/predict", files=files_of([np.zeros((32, 32, 3), np.uint8)]), headers={"X-Request-ID": "my-7"}
+    )
     label = answer.json()["predictions"][0]["label"]
     assert answer.headers["x-request-id"] == "my-7"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -172,7 +178,7 @@ def test_health_metrics_and_request_ids(url):
         r"car_or_truck_decode_seconds_count [1-9]",
         r"car_or_truck_inference_seconds_count [1-9]",
         r'car_or_truck_refusals_total\{reason="unsupported_content_type"\} [1-9]',
-        r'bentoml_service_request_total\{endpoint="/predict",http_response_code="200",service_name="car_or_truck"\} [1-9]',
+        r'bentoml_service_request_total\{endpoint="/predict",http_response_code="200",service_name="\w+"\} [1-9]',
     ):
         assert re.search(line, told), line
 
@@ -203,7 +209,9 @@ def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(start):
 def test_pages_of_other_origins_may_call_only_where_they_are_listed(start, url):
     asked = {"Origin": "https://good.example", "Access-Control-Request-Method": "POST"}
     assert "access-control-allow-origin" not in requests.options(f"{url}/predict", headers=asked).headers
-    with start(CAR_OR_TRUCK_CORS_ORIGINS="https://good.example, https://other.example", CAR_OR_TRUCK_WORKERS="1") as serving:
+    with start(
+        CAR_OR_TRUCK_CORS_ORIGINS="https://good.example, https://other.example", CAR_OR_TRUCK_WORKERS="1"
+    ) as serving:
         allowed = requests.options(f"{serving.url}/predict", headers=asked)
         assert allowed.headers["access-control-allow-origin"] == "https://good.example"
         refused = requests.options(f"{serving.url}/predict", headers=asked | {"Origin": "https://evil.example"})
@@ -214,7 +222,9 @@ def test_limits_are_set_by_the_environment(start):
     limits = {
         "MAX_IMAGES": "2", "MAX_BODY_MEGABYTES": "0.1", "MAX_MEGAPIXELS": "0.01", "MAX_REQUEST_MEGAPIXELS": "0.012",
     }  # fmt: skip
-    with start(**{f"CAR_OR_TRUCK_{name}": value for name, value in limits.items()}, CAR_OR_TRUCK_WORKERS="1") as serving:
+    with start(
+        **{f"CAR_OR_TRUCK_{name}": value for name, value in limits.items()}, CAR_OR_TRUCK_WORKERS="1"
+    ) as serving:
         predict = f"{serving.url}/predict"
 
         def codes(*files: bytes) -> tuple[int, str]:
@@ -255,7 +265,11 @@ def test_too_many_at_a_time_are_told_to_come_back(start):
         ("CAR_OR_TRUCK_MAX_IMAGES", "many", "CAR_OR_TRUCK_MAX_IMAGES is 'many'"),
         ("CAR_OR_TRUCK_MAX_IMAGES", "0", "CAR_OR_TRUCK_MAX_IMAGES is '0'"),
         ("CAR_OR_TRUCK_BODY_SECONDS", "nan", "CAR_OR_TRUCK_BODY_SECONDS is 'nan'"),
-        ("CAR_OR_TRUCK_MAX_IMAGE", "3", "CAR_OR_TRUCK_MAX_IMAGE is no setting of the service; there are CAR_OR_TRUCK_TOKEN"),
+        (
+            "CAR_OR_TRUCK_MAX_IMAGE",
+            "3",
+            "CAR_OR_TRUCK_MAX_IMAGE is no setting of the service; there are CAR_OR_TRUCK_TOKEN",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line(variable, value, told):
@@ -268,7 +282,7 @@ def test_a_wrong_setting_is_one_line(variable, value, told):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda champion: shutil.rmtree(champion), "card.json cannot be read"),
+        (shutil.rmtree, "card.json cannot be read"),
         (lambda champion: (champion / "model.onnx").unlink(), "model.onnx cannot be read"),
         (lambda champion: (champion / "model.onnx").write_bytes(b"x"), "is not the model of its card.json"),
         (lambda champion: (champion / "card.json").write_text("{"), "card.json is damaged"),
@@ -324,7 +338,9 @@ def test_the_openapi_document_names_every_endpoint_and_error(url):
     document = requests.get(f"{url}/openapi.json").json()
     assert document == requests.get(f"{url}/docs.json").json()
     assert set(document["paths"]) == {"/predict", "/explain", "/model", "/healthz", "/livez", "/readyz", "/metrics"}
-    assert {"200", "400", "401", "408", "413", "415", "422", "429"} <= set(document["paths"]["/predict"]["post"]["responses"])
+    assert {"200", "400", "401", "408", "413", "415", "422", "429"} <= set(
+        document["paths"]["/predict"]["post"]["responses"]
+    )
     example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
     assert requests.post(f"{url}/predict", json=example).status_code == 200
 
@@ -358,5 +374,3 @@ def test_the_service_needs_nothing_that_is_not_in_its_requirements(folder, tmp_p
         cwd=folder, env=environment(tmp_path), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert not {"torch", "mlflow", "pipeline", "dvc", "pandas", "matplotlib"} & set(done.stdout.split())
-
-
