@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import psutil
 
+from pipeline.help import stage_help
+
 
 class PipelineError(Exception):
     """Something the user can mend: the message says what was wrong, where, and what to do. No traceback is shown."""
@@ -21,6 +23,9 @@ def run_as_command(main: Callable[[], None]) -> None:
 
     Any other exception keeps its traceback: that is a bug of ours.
     """
+    if sys.argv[1:] in (["--help"], ["-h"]) and (told := stage_help()):
+        print(told)
+        return
     if "DVC_ROOT" in os.environ:
         _end_with_dvc()
     try:

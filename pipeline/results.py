@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
+from torch import nn
 
 from pipeline.car_truck import Dataset
 from pipeline.devices import describe_device
@@ -57,6 +58,7 @@ class ModelCard(BaseModel):
     device: str
     hardware: str
     weights_sha256: str
+    pretrained_sha256: str | None = None
     versions: dict[str, str]
 
 
@@ -111,6 +113,7 @@ class Trained:
         seconds: that it took.
         frozen_accuracies: what a head on frozen layers reached.
         first_filters: the weights `[filters, C, H, W]` of the first convolution before the first epoch.
+        pretrained_sha256: `digest_of_weights` of the layers that it started from; None where it started from nothing.
     """
 
     model: Classifier
@@ -118,6 +121,12 @@ class Trained:
     history: list[Epoch] = field(default_factory=list)
     frozen_accuracies: dict[str, float | None] = field(default_factory=dict)
     first_filters: torch.Tensor | None = None
+    pretrained_sha256: str | None = None
+
+
+def digest_of_weights(module: nn.Module) -> str:
+    """SHA-256 over a module's weights and buffers, as safetensors writes them."""
+    return hashlib.sha256(save({name: tensor.cpu() for name, tensor in module.state_dict().items()})).hexdigest()
 
 
 def write(
@@ -164,6 +173,7 @@ def write(
         device=device.type,
         hardware=describe_device(device),
         weights_sha256=sha256_of(folder / "model.safetensors"),
+        pretrained_sha256=trained.pretrained_sha256,
         versions={package: version(package) for package in RECORDED_PACKAGES},
     )
     write_json(folder / "card.json", card.model_dump())

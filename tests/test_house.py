@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ PLUMBING = {
     "pipeline/__init__.py",
     "pipeline/stages/__init__.py",
     "pipeline/errors.py",
+    "pipeline/help.py",
     "pipeline/files.py",
     "pipeline/params.py",
 }
@@ -96,3 +99,17 @@ def test_a_stage_depends_on_all_the_code_it_imports(name):
 )
 def test_a_stage_is_read_in_a_minute(path):
     assert len(path.read_text().splitlines()) <= 100
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_each_stage_tells_what_it_reads_writes_and_which_params_it_uses(stage):
+    done = subprocess.run(
+        [sys.executable, "-m", f"pipeline.stages.{stage}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"Stage `{stage}`: ")
+    for word in (f"dvc repro {stage}", "reads:", "writes:", "params, in params.yaml:"):
+        assert word in done.stdout

@@ -13,7 +13,7 @@ from pipeline.errors import run_as_command
 from pipeline.evaluation import in_batches, predict_logits
 from pipeline.models import TransferNet
 from pipeline.params import TransferParams, load_params
-from pipeline.results import Trained
+from pipeline.results import Trained, digest_of_weights
 from pipeline.training import Job, fit
 
 HEAD_RATE_FACTOR = 2.0
@@ -50,6 +50,7 @@ def train(params: TransferParams, job: Job) -> Trained:
     """Step 1, then step 2: the layers are fine-tuned from there."""
     start = time.perf_counter()
     model = TransferNet(params.backbone, params.resolution, pretrained=True, mirror=params.mirror).to(job.device).eval()
+    pretrained = digest_of_weights(model.backbone)
     frozen = {}
     if distributed.rank() == 0:  # the others take over its head when they train
         frozen = fit_head(model, params, job)
@@ -58,7 +59,7 @@ def train(params: TransferParams, job: Job) -> Trained:
 
     first_filters = model.first_filters().detach().clone()
     history = fit(model, params.training, job, parameter_groups(model, params))
-    return Trained(model, seconds + sum(epoch.seconds for epoch in history), history, frozen, first_filters)
+    return Trained(model, seconds + sum(epoch.seconds for epoch in history), history, frozen, first_filters, pretrained)
 
 
 def parameter_groups(model: TransferNet, params: TransferParams) -> list[dict[str, Any]]:
