@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme lock
+.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme hooks audit lock
 N ?= 6
 MODEL ?= cnn-tuned
 STORAGE ?= sqlite:///.cache/sweeps.db
@@ -64,6 +64,12 @@ bench-serving: setup  ## the service against mlflow's, a bare handler and ONNX R
 readme: setup  ## copy leaderboard and pictures of the results into README.md and docs/pictures
 	python tools/readme.py
 	python -m tools.pictures
+
+hooks: setup  ## install the pre-commit hooks: style, types, the rules of the house
+	pre-commit install
+
+audit: setup  ## look for known vulnerabilities in requirements.lock (asks the network)
+	uvx pip-audit --requirement requirements.lock --disable-pip --no-deps
 
 lock: setup  ## resolve the newest allowed dependencies into requirements.lock and serving/requirements.txt
 	uv pip compile --upgrade --universal --generate-hashes --no-emit-index-url --extra dev --custom-compile-command "make lock" --quiet pyproject.toml -o requirements.lock

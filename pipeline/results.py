@@ -126,7 +126,8 @@ class Trained:
 
 def digest_of_weights(module: nn.Module) -> str:
     """SHA-256 over a module's weights and buffers, as safetensors writes them."""
-    return hashlib.sha256(save({name: tensor.cpu() for name, tensor in module.state_dict().items()})).hexdigest()
+    contiguous = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return hashlib.sha256(save(contiguous)).hexdigest()
 
 
 def write(

@@ -121,7 +121,7 @@ async function showSamples() {
     const button = document.createElement("button");
     const image = document.createElement("img");
     button.type = "button";
-    image.src = `samples/${name}`;
+    image.src = `samples/${encodeURIComponent(name)}`;
     image.alt = `Classify the test image ${name.replace(/\.png$/, "")}`;
     button.addEventListener("click", async () => {
       const blob = await (await fetch(image.src)).blob();
