@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme hooks audit lock
+.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme cat-dog hooks audit lock
 N ?= 6
 MODEL ?= cnn-tuned
 STORAGE ?= sqlite:///.cache/sweeps.db
@@ -64,6 +64,13 @@ bench-serving: setup  ## the service against mlflow's, a bare handler and ONNX R
 readme: setup  ## copy leaderboard and pictures of the results into README.md and docs/pictures
 	python tools/readme.py
 	python -m tools.pictures
+
+cat-dog: setup  ## the whole pipeline on cats and dogs, as an experiment beside the workspace -> docs/cat-dog.md
+	dvc exp run --temp --name cat-dog --set-param 'data.classes=[cat,dog]'
+	dvc exp branch cat-dog cat-dog-results
+	git show cat-dog-results:reports/leaderboard.md > docs/cat-dog.md
+	git branch --quiet -D cat-dog-results
+	dvc exp remove cat-dog
 
 hooks: setup  ## install the pre-commit hooks: style, types, the rules of the house
 	pre-commit install

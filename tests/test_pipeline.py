@@ -445,5 +445,5 @@ def test_the_service_answers_as_the_pipeline_does(reproduced, tmp_path):
         assert prediction["label"] == ("truck" if probability > 0.5 else "car")
         assert prediction["probabilities"]["truck"] == pytest.approx(probability, abs=1e-4)
     assert answer["model"]["name"] == champion
-    assert refused.status_code == 400
-    assert "image 1 is no readable" in refused.text
+    assert refused.status_code == 422
+    assert refused.json()["error"] == "bad.png is no PNG, JPEG, WEBP, BMP or GIF image."

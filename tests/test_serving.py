@@ -22,9 +22,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import requests
+import yaml
 from PIL import Image
 
 from serving.settings import Settings, SettingsFault
+from tests.conftest import ROOT
 from tests.hostile import photo, saved
 from tests.serving import BIN, Serving, environment, make_service
 
@@ -374,3 +376,43 @@ def test_the_service_needs_nothing_that_is_not_in_its_requirements(folder, tmp_p
         cwd=folder, env=environment(tmp_path), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert not {"torch", "mlflow", "pipeline", "dvc", "pandas", "matplotlib"} & set(done.stdout.split())
+
+
+def test_the_guide_lists_every_setting_with_its_default():
+    guide = (ROOT / "docs/serving.md").read_text()
+    for name, field in Settings.model_fields.items():
+        assert f"| `CAR_OR_TRUCK_{name.upper()}` | {field.default} |".replace("|  |", "| |") in guide
+    assert guide.count("| `CAR_OR_TRUCK_") == len(Settings.model_fields)
+
+
+def test_the_guides_commands_and_its_python_work(url, tmp_path):
+    guide = (ROOT / "docs/serving.md").read_text()
+    (tmp_path / "photo.jpg").write_bytes(saved(photo(200), "JPEG"))
+    (tmp_path / "another.png").write_bytes(saved(photo(40), "PNG"))
+    (tmp_path / "notes.txt").write_text("hello")
+    (lines,) = re.findall(r"```bash\n(curl.*?)```", guide, re.DOTALL)
+    for line in lines.strip().splitlines():
+        command = line.replace("http://127.0.0.1:3000", url).replace("curl -s", "curl -sf")
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, line
+        assert "looked-at.png" in line or json.loads(done.stdout)
+    assert Image.open(tmp_path / "looked-at.png").size == (320, 320)
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    script = code.replace("http://127.0.0.1:3000", url)
+    done = subprocess.run([BIN / "python", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() in {"car", "truck"}, done.stderr
+
+
+def test_the_deployment_guides_yaml_is_sound_and_its_alerts_ask_for_metrics_that_exist(url):
+    guide = (ROOT / "docs/deploy.md").read_text()
+    documents = [
+        part for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) for part in yaml.safe_load_all(block)
+    ]
+    kinds = [document.get("kind") for document in documents]
+    assert {"Deployment", "Service", "HorizontalPodAutoscaler"} <= set(kinds)
+    requests.post(f"{url}/predict", files=[("images", ("a.png", saved(photo(), "PNG")))])
+    told = requests.get(f"{url}/metrics").text
+    rules = [rule["expr"] for document in documents for group in document.get("groups", []) for rule in group["rules"]]
+    assert len(rules) == 3
+    for name in re.findall(r"(?:car_or_truck|bentoml_service)_\w+", " ".join(rules)):
+        assert f"\n{name}" in told, name

@@ -178,6 +178,75 @@ def test_a_missing_file_is_named(project, missing):
     assert any(f"cnn-tuned/{missing}" in fault for fault in faults), faults
 
 
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_pictures_are_looked_at_before_a_run_is_made(project, damage):
+    (project / "mlflow.db").unlink()
+    figures = project / "models/cnn-tuned/figures"
+    if damage == "missing":
+        shutil.rmtree(figures)
+    else:
+        picture = figures / "roc.png"
+        content = picture.read_bytes()
+        picture.unlink()
+        picture.write_bytes(content[: len(content) // 2])
+    (fault,) = synced()
+    assert "models/cnn-tuned/figures" in fault
+    assert set(runs()) == {"baseline"}, "nothing half-written"
+
+
+def test_rebuilding_that_was_killed_is_done_again_and_leaves_one_run(project, monkeypatch):
+    (project / "mlflow.db").unlink()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "log_result", killed)
+        with pytest.raises(KeyboardInterrupt):
+            synced()
+    assert not synced()
+    assert set(runs()) == set(MODELS)
+    client, experiment_id = tracking.connect("car-or-truck")
+    assert len(client.search_runs([experiment_id])) == len(MODELS), "what the killed one left is deleted"
+
+
+def test_a_store_that_fails_in_the_middle_is_a_line_and_the_others_are_synced(project, monkeypatch):
+    (project / "mlflow.db").unlink()
+    original = tracking.log_files
+
+    def refuse(client, run_id, result):
+        if result.card.name == "baseline":
+            raise OSError("403 Forbidden")
+        original(client, run_id, result)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "log_files", refuse)
+        (fault,) = synced()
+    assert fault == "MLflow: 403 Forbidden"
+    assert not synced()
+    assert set(runs()) == set(MODELS)
+
+
+def test_mlflows_own_name_of_the_database_is_the_repositorys(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert store.is_local()
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.chdir(tmp_path)
+    assert store.tracking_uri() == f"sqlite:///{project}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////somewhere/else.db")
+    assert not store.is_local()
+
+
+@pytest.mark.parametrize("results_there", [False, True])
+def test_the_stage_ends_well_before_there_is_a_champion(project, capsys, results_there):
+    shutil.rmtree("models/champion")
+    if not results_there:
+        shutil.rmtree("models")
+    sync_stage.main()
+    told = capsys.readouterr().out
+    assert ("there are no results yet" in told) == (not results_there)
+
+
 def test_changed_results_are_not_taken_for_those_of_the_run(project):
     (project / "mlflow.db").unlink()
     path = project / "models/baseline/metrics.json"

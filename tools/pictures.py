@@ -12,10 +12,11 @@ from pathlib import Path
 import requests
 from playwright.sync_api import sync_playwright
 
+from pipeline.served import serving
+
 PICTURES = Path("docs/pictures")
 FIGURES = {
     "filters.png": "models/cnn-tuned/figures/filters.png",
-    "mistakes.png": "models/transfer/figures/mistakes.png",
 }
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false'); " \
     "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"  # fmt: skip
@@ -58,11 +59,27 @@ def mlflow_charts(path: Path) -> None:
         server.wait()
 
 
+def service_page(path: Path) -> None:
+    """Take a picture of the service's page with a sample answered and explained."""
+    with serving() as address, sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 860, "height": 900})
+        page.goto(f"{address}/ui/")
+        page.locator("#sample-list button").nth(5).click()
+        page.locator(".explain").click()
+        page.locator(".overlay").wait_for()
+        page.wait_for_timeout(500)
+        page.screenshot(path=path, full_page=True)
+        browser.close()
+
+
 def main() -> None:
     """Fill docs/pictures."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name, source in FIGURES.items():
         shutil.copy2(source, PICTURES / name)
+    service_page(PICTURES / "page.png")
     mlflow_charts(PICTURES / "mlflow.png")
 
 

@@ -1,0 +1,76 @@
+"""docs/extending.md, done as it is written there, at small size."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import requests
+import yaml
+
+from tests.conftest import ROOT
+from tests.serving import Serving
+from tests.test_pipeline import Repository, reproduced
+
+pytestmark = pytest.mark.slow
+__all__ = ["reproduced"]
+
+
+def test_another_pair_of_classes_by_params_alone(reproduced):
+    with reproduced.left_as_it_was():
+        reproduced.run("dvc", "exp", "run", "-S", "data.classes=[cat,dog]")
+        assert reproduced.json("models/champion/card.json")["class_names"] == ["cat", "dog"]
+        page = (reproduced.folder / "reports/report.html").read_text()
+        assert "<title>Cat or dog?" in page
+        assert "truck" not in page
+        assert "The lecture" not in (reproduced.folder / "reports/leaderboard.md").read_text()
+        with Serving(reproduced.folder, reproduced.environment) as url:
+            card = requests.get(f"{url}/model").json()
+            assert card["individual_people_accuracy"] is None
+            assert requests.get(f"{url}/ui/samples").json()[0] == "cat-1.png"
+            sample = requests.get(f"{url}/ui/samples/dog-1.png").content
+            answer = requests.post(f"{url}/predict", files=[("images", ("d.png", sample))]).json()
+            assert set(answer["predictions"][0]["probabilities"]) == {"cat", "dog"}
+
+
+def test_another_approach_is_a_module_and_a_stage_file(reproduced):
+    text = (ROOT / "docs/extending.md").read_text()
+    module, stage = (re.search(rf"```python\n({start}.*?)```", text, re.DOTALL)[1] for start in ("class ", '"""Stage'))
+    assert len(stage.splitlines()) < 60
+    with reproduced.left_as_it_was():
+        try:
+            _add(reproduced, module, stage)
+            reproduced.run("dvc", "repro")
+            board = reproduced.json("reports/leaderboard.json")
+            assert "nearest" in {model["name"] for model in board["models"]}
+            assert (reproduced.folder / "models/nearest/figures/confusion.png").exists()
+            assert "nearest: <code>" in (reproduced.folder / "reports/report.html").read_text()
+        finally:
+            reproduced.run("git", "checkout", "-q", "dvc.yaml", "pipeline")
+            (reproduced.folder / "pipeline/stages/nearest.py").unlink()
+
+
+def _add(repository: Repository, module: str, stage: str) -> None:
+    (repository.folder / "pipeline/stages/nearest.py").write_text(stage)
+    path = repository.folder / "pipeline/models.py"
+    text = path.read_text()
+    for before, after in (
+        ('kind: Literal["least_squares",', 'kind: Literal["least_squares", "nearest_mean",'),
+        (
+            "    match architecture.kind:\n",
+            '    match architecture.kind:\n        case "nearest_mean":\n            return NearestMean()\n',
+        ),
+        ("class LeastSquares(", f"{module}\n\nclass LeastSquares("),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    path.write_text(text)
+    path = repository.folder / "dvc.yaml"
+    document = yaml.safe_load(path.read_text())
+    stages = document["stages"]
+    stages["nearest"] = yaml.safe_load(yaml.safe_dump(stages["baseline"]).replace("baseline", "nearest"))
+    for name in ("compare", "package", "report"):
+        stages[name]["deps"].append("models/nearest")
+    for name in ("compare", "report"):
+        stages[name]["cmd"] += " models/nearest"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))

@@ -1,0 +1,107 @@
+"""Every command of the README, run in a copy of the repository on small data. `make repro` and `make test` are CI's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import time
+
+import pytest
+import requests
+
+from tests.conftest import ROOT
+from tests.hostile import photo, saved
+from tests.serving import kill_all
+from tests.test_pipeline import Repository, reproduced
+
+pytestmark = pytest.mark.slow
+__all__ = ["reproduced"]
+
+RUN_BY_CI = ("make repro", "make test")
+SERVERS = {
+    "make ui": ("http://127.0.0.1:5000/health", None),
+    "make serve": (
+        "http://127.0.0.1:3000/readyz",
+        "curl -s -F images=@photo.jpg http://127.0.0.1:3000/predict",
+    ),
+}
+"""What runs until it is stopped, where it answers, and the command that asks it."""
+
+
+def commands(document: str) -> list[str]:
+    """The lines of a document's shell blocks, without their comments."""
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_ci_runs_what_is_too_long_for_here():
+    for command in RUN_BY_CI:
+        assert command in commands("README.md")
+        assert re.search(rf"^step {command}$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+
+
+def test_every_command_of_the_readme_works(reproduced, tmp_path):
+    repository = Repository(reproduced.folder)
+    shutil.copy2(ROOT / "Makefile", repository.folder)
+    (repository.folder / "photo.jpg").write_bytes(saved(photo(300), "JPEG"))
+    repository.change(cnn=_with_average(repository))  # the value that the README's `sed` looks for
+    repository.run("dvc", "repro")
+    repository.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "as it is")
+    asked = {command for _, command in SERVERS.values() if command}
+    told = {}
+    for command in commands("README.md"):
+        if command in RUN_BY_CI or command in asked:
+            continue
+        if command in SERVERS:
+            told[command] = _serve(repository, command)
+            continue
+        # A place of this machine for a shared one; a server that is not there is what the line is honest about.
+        told[command] = _shell(repository, command.replace("/mnt/share/car-or-truck", str(tmp_path / "share")))
+    assert "cnn-lecture" in told["dvc metrics diff"], "the changed param changed a model"
+    assert "all verified" in told["make verify"]
+    assert '"label"' in told["make serve"]
+    assert list((tmp_path / "share").rglob("*")), "pushed"
+
+
+def _with_average(repository: Repository) -> dict:
+    import yaml
+
+    params = yaml.safe_load((repository.folder / "params.yaml").read_text())["cnn"]
+    params["lecture"]["training"]["ema_decay"] = 0.995
+    return params
+
+
+def _shell(repository: Repository, command: str) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=repository.folder, env=repository.environment, capture_output=True, text=True,
+        timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def _serve(repository: Repository, command: str) -> str:
+    address, question = SERVERS[command]
+    with (repository.folder / ".cache" / "server.log").open("w+") as log:
+        process = subprocess.Popen(
+            shlex.split(command), cwd=repository.folder, env=repository.environment, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 180
+            while True:
+                try:
+                    requests.get(address, timeout=2).raise_for_status()
+                    break
+                except requests.RequestException:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        log.seek(0)
+                        raise AssertionError(f"{command}\n{log.read()[-3000:]}") from None
+                    time.sleep(0.3)
+            return _shell(repository, question) if question else ""
+        finally:
+            kill_all(process.pid)
+            process.wait()
