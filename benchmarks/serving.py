@@ -7,169 +7,37 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import mlflow
 import numpy as np
-import onnx
 import onnxruntime
 import psutil
-import requests
 import torch
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
-from PIL import Image
 from starlette.requests import Request
 
+from benchmarks import servers
 from benchmarks.page import made_by, table
+from benchmarks.servers import CORES, FORM, MODEL, PORTS, Runs, form_of, load, png, running
 from pipeline import car_truck
-from pipeline.errors import PipelineError, run_as_command
+from pipeline.errors import run_as_command
 from pipeline.files import atomic
 from serving.images import read_image
 from serving.uploads import read_upload
 
 PAGE = Path("benchmarks/serving.md")
-MODEL = Path("models/champion/model.onnx")
 BENTO = Path("models/car_or_truck.bento")
-BOUNDARY = "----bench"
-FORM = f"multipart/form-data; boundary={BOUNDARY}"
 CONCURRENCIES = (1, 8, 32)
-PORTS = {"this service": 3101, "bare handler": 3102, "mlflow models serve": 3103}
-CORES = os.cpu_count() or 1
-HERE = Path(sys.executable).parent
-
-
-@dataclass
-class Runs:
-    """What one server did under one load, round by round.
-
-    Attributes:
-        per_second: requests answered a second, a number a round.
-        latencies: of every request, in seconds.
-    """
-
-    per_second: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-
-    def quantile(self, share: float) -> float:
-        """A latency in milliseconds."""
-        return float(np.quantile(self.latencies, share) * 1000)
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """An image as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def form_of(files: list[bytes]) -> bytes:
-    """A multipart body with the files as `images`."""
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="i.png"\r\nContent-Type: image/png'
-    return b"".join(head.encode() + b"\r\n\r\n" + file + b"\r\n" for file in files) + f"--{BOUNDARY}--\r\n".encode()
-
-
-@contextmanager
-def running(command: list[str | Path], ready: str, environment: dict[str, str] | None = None) -> Iterator[float]:
-    """A server while the block runs; yields the seconds from its start until it was ready."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [str(part) for part in command], env=os.environ | (environment or {}), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while True:
-            try:
-                requests.get(ready, timeout=2).raise_for_status()
-                break
-            except requests.RequestException:
-                if process.poll() is not None or time.perf_counter() - start > 120:
-                    raise PipelineError(f"{command[0]} does not start: run {' '.join(map(str, command))}") from None
-                time.sleep(0.02)
-        yield time.perf_counter() - start
-    finally:
-        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            child.kill()
-        process.wait()
-
-
-def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
-    """How this service is started, as a user does."""
-    port = PORTS["this service"]
-    environment = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_PORT": str(port)}
-    return [HERE / "bentoml", "serve"], f"http://127.0.0.1:{port}/readyz", environment
-
-
-def bare_handler() -> tuple[list[str | Path], str]:
-    """The floor, with as many processes as cores."""
-    command: list[str | Path] = [
-        HERE / "uvicorn",
-        "benchmarks.bare_server:app",
-        "--workers",
-        str(CORES),
-        "--no-access-log",
-    ]
-    port = PORTS["bare handler"]
-    return [*command, "--port", str(port)], f"http://127.0.0.1:{port}/predict"
-
-
-def mlflow_serve(folder: Path) -> tuple[list[str | Path], str]:
-    """MLflow's own server of the same ONNX file, with as many processes as cores."""
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
-    )
-    mlflow.onnx.save_model(
-        onnx.load(MODEL),
-        folder,
-        signature=signature,
-        pip_requirements=[],
-        onnx_execution_providers=["CPUExecutionProvider"],
-    )
-    port = PORTS["mlflow models serve"]
-    command: list[str | Path] = [HERE / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local"]
-    return [*command, "--port", str(port), "--workers", str(CORES)], f"http://127.0.0.1:{port}/ping"
-
-
-def load(
-    server: str, body: Path, content_type: str, concurrency: int, seconds: float, runs: Runs, rate: float = 0
-) -> None:
-    """Put one round of load on a server, from a process of its own, and take it down in `runs`."""
-    path = "/invocations" if server == "mlflow models serve" else "/predict"
-    url = f"http://127.0.0.1:{PORTS[server]}{path}"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.load",
-        url,
-        str(body),
-        content_type,
-        str(concurrency),
-        str(seconds),
-        str(rate),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PipelineError(f"the load on {server} failed: {done.stderr.strip().splitlines()[-1]}")
-    latencies, failures = json.loads(done.stdout)
-    if failures:
-        raise PipelineError(f"{server} failed {failures} of {len(latencies)} requests")
-    runs.latencies += latencies
-    runs.per_second.append(len(latencies) / seconds)
 
 
 def onnx_alone(images: NDArray[np.uint8], batch: int, threads: int, processes: int, seconds: float) -> float:
@@ -263,7 +131,7 @@ def main() -> None:
         as_json.write_text(json.dumps({"inputs": {"images": images[:1].tolist()}}))
         starts = []
         for number in range(3):
-            with running(*bentoml_serve(f"{scratch}/start-{number}")) as seconds:
+            with running(*servers.bentoml_serve(f"{scratch}/start-{number}")) as seconds:
                 starts.append(seconds)
         found = measure(folder, single, many, as_json, arguments.seconds, arguments.rounds)
         limits = {
@@ -295,9 +163,9 @@ def measure(folder: Path, single: Path, many: Path, as_json: Path, seconds: floa
     by_load = {(name, concurrency): Runs() for concurrency in CONCURRENCIES for name in PORTS}
     by_many = {name: Runs() for name in PORTS if name != "mlflow models serve"}
     half, alone = Runs(), Runs()
-    with running(*bentoml_serve(str(folder / "home"))), running(*mlflow_serve(folder / "model")):
-        command, address = bare_handler()
-        with _bare(command, address):
+    with running(*servers.bentoml_serve(str(folder / "home"))), running(*servers.mlflow_serve(folder / "model")):
+        command, address = servers.bare_handler()
+        with servers.running(command, address, expected=405):
             for name in PORTS:
                 load(name, *loads[name], 4, 2, Runs())
             for number in range(rounds):
@@ -316,24 +184,6 @@ def measure(folder: Path, single: Path, many: Path, as_json: Path, seconds: floa
                 if "_bentoml_impl.worker.service" in (process.info["cmdline"] or [])
             ]
     return Found(by_load, half, rate, by_many, alone, max(workers))
-
-
-@contextmanager
-def _bare(command: list[str | Path], address: str) -> Iterator[None]:
-    """The bare handler has no health check: it is ready when it says that it knows no GET."""
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while True:
-            try:
-                if requests.get(address, timeout=2).status_code == 405:
-                    break
-            except requests.RequestException:
-                time.sleep(0.1)
-        yield
-    finally:
-        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            child.kill()
-        process.wait()
 
 
 def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, float], start: float) -> str:

@@ -1,0 +1,157 @@
+"""The servers that are compared, each started as its own people do, and load on them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import onnx
+import psutil
+import requests
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.errors import PipelineError
+
+BOUNDARY = "----bench"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+PORTS = {"this service": 3101, "bare handler": 3102, "mlflow models serve": 3103}
+CORES = os.cpu_count() or 1
+HERE = Path(sys.executable).parent
+MODEL = Path("models/champion/model.onnx")
+
+
+@dataclass
+class Runs:
+    """What one server did under one load, round by round.
+
+    Attributes:
+        per_second: requests answered a second, a number a round.
+        latencies: of every request, in seconds.
+    """
+
+    per_second: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+
+    def quantile(self, share: float) -> float:
+        """A latency in milliseconds."""
+        return float(np.quantile(self.latencies, share) * 1000)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """An image as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def form_of(files: list[bytes]) -> bytes:
+    """A multipart body with the files as `images`."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="i.png"\r\nContent-Type: image/png'
+    return b"".join(head.encode() + b"\r\n\r\n" + file + b"\r\n" for file in files) + f"--{BOUNDARY}--\r\n".encode()
+
+
+@contextmanager
+def running(
+    command: list[str | Path], ready: str, environment: dict[str, str] | None = None, *, expected: int = 200
+) -> Iterator[float]:
+    """A server while the block runs; yields the seconds from its start until `ready` answers with `expected`."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(part) for part in command], env=os.environ | (environment or {}), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not _answers(ready, expected):
+            if process.poll() is not None or time.perf_counter() - start > 120:
+                raise PipelineError(f"{command[0]} does not start: run {' '.join(map(str, command))}")
+            time.sleep(0.02)
+        yield time.perf_counter() - start
+    finally:
+        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            child.kill()
+        process.wait()
+
+
+def _answers(address: str, status: int) -> bool:
+    try:
+        return requests.get(address, timeout=2).status_code == status
+    except requests.RequestException:
+        return False
+
+
+def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
+    """How this service is started, as a user does."""
+    port = PORTS["this service"]
+    environment = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_PORT": str(port)}
+    return [HERE / "bentoml", "serve"], f"http://127.0.0.1:{port}/readyz", environment
+
+
+def bare_handler() -> tuple[list[str | Path], str]:
+    """The floor, with as many processes as cores. It has no health check: it is up when it says it knows no GET."""
+    command: list[str | Path] = [
+        HERE / "uvicorn",
+        "benchmarks.bare_server:app",
+        "--workers",
+        str(CORES),
+        "--no-access-log",
+    ]
+    port = PORTS["bare handler"]
+    return [*command, "--port", str(port)], f"http://127.0.0.1:{port}/predict"
+
+
+def mlflow_serve(folder: Path) -> tuple[list[str | Path], str]:
+    """MLflow's own server of the same ONNX file, with as many processes as cores."""
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
+    )
+    mlflow.onnx.save_model(
+        onnx.load(MODEL),
+        folder,
+        signature=signature,
+        pip_requirements=[],
+        onnx_execution_providers=["CPUExecutionProvider"],
+    )
+    port = PORTS["mlflow models serve"]
+    command: list[str | Path] = [HERE / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local"]
+    return [*command, "--port", str(port), "--workers", str(CORES)], f"http://127.0.0.1:{port}/ping"
+
+
+def load(
+    server: str, body: Path, content_type: str, concurrency: int, seconds: float, runs: Runs, rate: float = 0
+) -> None:
+    """Put one round of load on a server, from a process of its own, and take it down in `runs`."""
+    path = "/invocations" if server == "mlflow models serve" else "/predict"
+    url = f"http://127.0.0.1:{PORTS[server]}{path}"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        url,
+        str(body),
+        content_type,
+        str(concurrency),
+        str(seconds),
+        str(rate),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PipelineError(f"the load on {server} failed: {done.stderr.strip().splitlines()[-1]}")
+    latencies, failures = json.loads(done.stdout)
+    if failures:
+        raise PipelineError(f"{server} failed {failures} of {len(latencies)} requests")
+    runs.latencies += latencies
+    runs.per_second.append(len(latencies) / seconds)
