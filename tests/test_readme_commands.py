@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -50,6 +51,9 @@ def test_every_command_of_the_readme_works(reproduced, tmp_path):
     repository.change(cnn=_with_average(repository))  # the value that the README's `sed` looks for
     repository.run("dvc", "repro")
     repository.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "as it is")
+    # What `make repro`, the first command, does first: from here on it is the copy's own environment that runs.
+    _shell(repository, "make setup")
+    repository.environment["PATH"] = f"{repository.folder / '.venv' / 'bin'}:{os.environ['PATH']}"
     asked = {command for _, command in SERVERS.values() if command}
     told = {}
     for command in commands("README.md"):
