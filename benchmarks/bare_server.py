@@ -1,12 +1,21 @@
-"""The floor of any Python server: Starlette, Pillow and ONNX Runtime, and no care for what is sent."""
+"""The floor of any Python server: Starlette, Pillow and ONNX Runtime, and no care for what is sent.
+
+`python -m benchmarks.bare_server PORT PROCESSES`. The socket is opened here, as TCP by name: asyncio sends small
+packets at once on such sockets alone, and those of `uvicorn --workers` wait 40 ms for an acknowledgement of the head.
+"""
 
 from __future__ import annotations
 
 import io
+import os
+import socket
+import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -14,15 +23,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(Path("models/champion/model.onnx"), options)
+
+@cache
+def model() -> onnxruntime.InferenceSession:
+    """The model, once a process, by one thread each."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(Path("models/champion/model.onnx"), options)
 
 
 def classify(files: list[bytes]) -> list[float]:
     """Decode and run the model."""
     images = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
-    answer: list[float] = session.run(["probability"], {"images": images})[0].tolist()
+    answer: list[float] = model().run(["probability"], {"images": images})[0].tolist()
     return answer
 
 
@@ -34,3 +47,18 @@ async def predict(request: Request) -> JSONResponse:
 
 
 app = Starlette(routes=[Route("/predict", predict, methods=["POST"])])
+
+
+def main(port: int, processes: int) -> None:
+    """Answer in so many processes on one socket."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    for _ in range(processes - 1):
+        if os.fork() == 0:
+            break
+    uvicorn.Server(uvicorn.Config(app, access_log=False)).run([listener])
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -101,15 +101,9 @@ def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
 
 def bare_handler() -> tuple[list[str | Path], str]:
     """The floor, with as many processes as cores. It has no health check: it is up when it says it knows no GET."""
-    command: list[str | Path] = [
-        HERE / "uvicorn",
-        "benchmarks.bare_server:app",
-        "--workers",
-        str(CORES),
-        "--no-access-log",
-    ]
     port = PORTS["bare handler"]
-    return [*command, "--port", str(port)], f"http://127.0.0.1:{port}/predict"
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_server", str(port), str(CORES)]
+    return command, f"http://127.0.0.1:{port}/predict"
 
 
 def mlflow_serve(folder: Path) -> tuple[list[str | Path], str]:

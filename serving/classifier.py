@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 SCHEMA = 1
 """The version of card.json that this code reads."""
 
-BATCH = 8
+BATCH = 2
 """Images in one run of the model: more are not faster on a CPU (benchmarks/serving.md) and take memory, 8 MB each."""
 
 CARD_KEYS = {"name", "class_names", "dataset_digest", "commit", "run_id", "test_accuracy", "test_accuracy_interval"}

@@ -43,7 +43,7 @@ class Explanation:
 
 
 def occlusion(classifier: Classifier, pixels: NDArray[np.uint8]) -> Explanation:
-    """Explain the answer for `pixels`, uint8 `[32, 32, 3]`, in one pass over 50 images."""
+    """Explain the answer for `pixels`, uint8 `[32, 32, 3]`, by one batch of 50 images."""
     starts = range(0, SIDE - PATCH + 1, STRIDE)
     places = [(top, left) for top in starts for left in starts]
     batch = np.repeat(pixels[None], len(places) + 1, axis=0)

@@ -23,6 +23,7 @@ from serving.settings import Settings
 HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 """Asked by machines that watch: never refused, not logged."""
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 DRAINED = 4
@@ -50,13 +51,15 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(scope, send)
+        answer = _Answer(scope, send, self.settings.send_seconds)
         started = time.perf_counter()
         body = _Body()
         try:
             await self._handle(scope, receive, answer, body)
         except Refusal as refusal:
             await refusal.response()(scope, receive, answer)
+        except _NotRead:
+            logger.warning("the client does not read its answer, request %s", answer.request_id)
         finally:
             self.bytes_held -= body.size
             self._record(scope, answer, time.perf_counter() - started, body.size)
@@ -132,7 +135,7 @@ class Guard:
             # The endpoint and not the path: what a client wrote does not belong into a log.
             logger.info(
                 "%s %s %d, %d bytes in, %.1f ms, request %s",
-                scope["method"] if scope["method"].isalpha() else "?", endpoint, answer.status, size, seconds * 1000,
+                scope["method"] if scope["method"] in METHODS else "?", endpoint, answer.status, size, seconds * 1000,
                 answer.request_id,
             )  # fmt: skip
 
@@ -158,15 +161,19 @@ class _Body:
         return replayed
 
 
-class _Answer:
-    """A `send` that adds headers to the answer and makes every error JSON."""
+class _NotRead(Exception):
+    """A client left its answer lying for too long; the connection is closed."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+
+class _Answer:
+    """A `send` that adds headers to the answer, makes every error JSON, and does not wait for a client for ever."""
+
+    def __init__(self, scope: Scope, send: Send, seconds: float) -> None:
         asked = Headers(scope=scope).get("x-request-id", "")
         self.request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
         self.status = 0
         self.close = False
-        self._scope, self._send = scope, send
+        self._scope, self._send, self._seconds = scope, send, seconds
         self._instead: Refusal | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -188,7 +195,11 @@ class _Answer:
             instead, self._instead = self._instead, None
             await instead.response()(self._scope, _nothing, self)
             return
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._send(message)
+        except TimeoutError:
+            raise _NotRead from None
 
 
 def _plain_refusal(status: int, headers: Headers) -> Refusal:

@@ -8,7 +8,10 @@ frame counts.
 from __future__ import annotations
 
 import io
+import re
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +22,20 @@ SIDE = 32
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """What is read, whatever the client calls it; told by the first bytes of the file."""
 
+MAX_SCANS, MAX_SEGMENTS = 64, 1000
+"""Of a JPEG file. A true one has some ten scans and segments; each scan decodes all its pixels once more, and of 100 kB
+that repeat one scan the decoder makes minutes."""
+
+LARGE = 2_000_000
+LARGE_ONE_BY_ONE = threading.Lock()
+"""An image of 25 megapixels takes 200 MB while it is decoded: those with more pixels than LARGE wait for each other."""
+
 DRAFT = (256, 256)
 """A large JPEG is decoded at a half, quarter or eighth of its size that is still at least this large: far less work,
 and eight times the pixels that are needed remain to be averaged."""
 
+SEGMENT = re.compile(rb"\xff[\xe0-\xef\xfe]")
+"""A marker of JPEG's that starts metadata (APPn) or a comment."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,6 +83,7 @@ def read_image(content: bytes, max_pixels: float = 25e6) -> ReadImage:
     """
     if not content:
         raise BadImage("empty_file", "is empty")
+    _check_markers(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -82,7 +96,8 @@ def read_image(content: bytes, max_pixels: float = 25e6) -> ReadImage:
                         "image_too_large",
                         f"has {width}×{height} pixels; at most {max_pixels / 1e6:g} megapixels are read",
                     )
-                return ReadImage(to_model_pixels(image), width, height)
+                with LARGE_ONE_BY_ONE if width * height > LARGE else nullcontext():
+                    return ReadImage(to_model_pixels(image), width, height)
     except BadImage:
         raise
     except Image.DecompressionBombError:
@@ -91,6 +106,14 @@ def read_image(content: bytes, max_pixels: float = 25e6) -> ReadImage:
         raise BadImage("unknown_format", f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise BadImage("damaged_image", "is damaged: it cannot be decoded") from error
+
+
+def _check_markers(content: bytes) -> None:
+    """See that a JPEG file is no work without end; no marker stands in compressed pixels (ITU-T T.81, B.1.1.5)."""
+    if content.startswith(b"\xff\xd8"):
+        scans, segments = content.count(b"\xff\xda"), sum(1 for _ in SEGMENT.finditer(content))
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            raise BadImage("damaged_image", f"has {scans} scans and {segments} segments: no JPEG image has so many")
 
 
 def to_model_pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -14,6 +14,22 @@ FORMATS = "PNG, JPEG, WebP, BMP or GIF"
 SMALL_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"  # one white pixel
 )
+CARD = {
+    "type": "object",
+    "required": ["name", "title", "class_names", "digest", "dataset_digest", "test_accuracy", "test_accuracy_interval"],
+    "properties": {
+        "name": {"type": "string", "examples": ["transfer"]},
+        "title": {"type": "string", "description": "the approach in a few words"},
+        "class_names": {"type": "array", "items": {"type": "string"}, "examples": [["car", "truck"]]},
+        "digest": {"type": "string", "description": "SHA-256 of the ONNX file"},
+        "dataset_digest": {"type": "string", "description": "of the images it was trained on"},
+        "commit": {"type": ["string", "null"], "description": "of the code that packaged it"},
+        "run_id": {"type": ["string", "null"], "description": "of its run in MLflow"},
+        "test_accuracy": {"type": "number", "examples": [0.977]},
+        "test_accuracy_interval": {"type": "array", "items": {"type": "number"}, "description": "95 %, Wilson"},
+    },
+}
+"""What /model answers has these at least; the rest of the card tells how the model was made."""
 
 
 def document(settings: Settings) -> dict[str, Any]:
@@ -57,7 +73,7 @@ def document(settings: Settings) -> dict[str, Any]:
                     {"image/png": {"schema": {"type": "string", "format": "binary"}}},
                 )
             },
-            "/model": {"get": _simple("model", "The model's card", "application/json", {"type": "object"})},
+            "/model": {"get": _simple("model", "The model's card", "application/json", CARD)},
             "/healthz": {"get": _health("healthz", "The process lives")},
             "/livez": {"get": _health("livez", "The process lives")},
             "/readyz": {"get": _health("readyz", "The model was verified and warmed up")},
@@ -103,7 +119,7 @@ def _classifying(
                     "schema": {
                         "type": "object",
                         "required": [field],
-                        "properties": {field: {"type": "array", "items": file} | limits if several else file},
+                        "properties": {field: {"type": "array", "items": file} | limits if several else file} | flags,
                         "additionalProperties": False,
                     }
                 },

@@ -69,7 +69,8 @@ def make_pages(document: dict[str, Any], samples: Path) -> Starlette:
             Route("/docs.json", openapi),  # where BentoML has its own
             Route("/docs", docs),
             Route("/ui/samples", sample_names),
-            Mount("/ui/samples", _Files(directory=samples, check_dir=False)),
+            *([Mount("/ui/samples", _Files(directory=samples))] if samples.is_dir() else []),
+            Route("/ui", home),  # Starlette's own redirect would name host and scheme as a proxy has them inside
             Mount("/ui", _Files(directory=WEB, html=True)),
         ]
     )

@@ -33,7 +33,7 @@ class Model(BaseModel):
     digest: str = Field(description="SHA-256 of its ONNX file", examples=[SHA256])
     dataset_digest: str = Field(description="of the images it was trained on", examples=[SHA256])
     commit: str | None = Field(description="of the code that packaged it")
-    run_id: str = Field(description="of its run in MLflow")
+    run_id: str | None = Field(description="of its run in MLflow; null where none could be reached")
     test_accuracy: float = Field(examples=[0.977])
     test_accuracy_interval: tuple[float, float] = Field(description="95 %, Wilson", examples=[(0.9695, 0.9827)])
 

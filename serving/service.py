@@ -24,6 +24,7 @@ from serving.settings import Settings, SettingsFault
 from serving.uploads import Upload, read_upload
 
 NAME = "car_or_truck"
+THREADS = 4
 MODEL_FOLDER = Path(__file__).parent.parent / "models" / "champion"
 
 try:
@@ -93,10 +94,11 @@ class ImageInput(bentoml.IODescriptor):
 
 @bentoml.service(
     name=NAME,
-    # A process a core, each with one thread of work: Python's lock is then in nobody's way, and ONNX Runtime has no
-    # threads to wait for. Merging requests into batches gains nothing on a CPU: benchmarks/serving.md has the figures.
+    # A process a core. Connections are not shared out evenly, so each can have several requests at work, and one that
+    # got them all uses the other cores too. Each request has one thread of ONNX Runtime, which then waits for nobody.
+    # Merging requests into batches gains nothing on a CPU: benchmarks/serving.md has the figures.
     workers=SETTINGS.workers or "cpu_count",
-    threads=1,
+    threads=THREADS,
     # The guard's limits come first; this one answers 504. It keeps a timer of each request until it is over, answered
     # or not, and with it the request's spans: so it is short, and there are no spans, which took a sixth of the time.
     traffic={"timeout": SETTINGS.body_seconds + SETTINGS.queue_seconds + 30},

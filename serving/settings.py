@@ -24,11 +24,12 @@ class Settings(BaseModel):
     workers: int = Field(0, ge=0, le=256, description="processes that answer; 0 is one a core")
     max_body_megabytes: PositiveFloat = Field(16, description="size of a request; above it 413")
     max_images: PositiveInt = Field(64, description="images in a request; above it 413")
-    max_megapixels: PositiveFloat = Field(25, description="size of an image, looked up before it is decoded")
+    max_megapixels: float = Field(25, gt=0, le=178, description="size of an image, looked up before it is decoded")
     max_request_megapixels: PositiveFloat = Field(100, description="size of all images of a request together")
     max_requests: PositiveInt = Field(64, description="requests a worker holds, at work or waiting; above it 429")
     max_held_megabytes: PositiveFloat = Field(128, description="request bodies a worker holds; above it 429")
     body_seconds: PositiveFloat = Field(20, description="time for a client to send its request; then 408")
+    send_seconds: PositiveFloat = Field(20, description="time for a client to take each part of its answer")
     queue_seconds: PositiveFloat = Field(10, description="time a request waits for its turn; then 429")
 
     @classmethod

@@ -109,6 +109,8 @@ def corpus() -> dict[str, bytes]:
         "bomb: colour profile of 50 MB": sent(
             png(8, 8, 8, 2, bytes(200), chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(50_000_000), 9)))
         ),
+        "bomb: jpeg of 2,000 scans": sent(many_scans(2000)),
+        "bomb: jpeg of 10,000 segments": sent(jpeg[:2] + b"\xff\xe1\x00\x08Exif\0\0" * 10_000 + jpeg[2:]),
         "bomb: gif of 65535x65535": sent(b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + gif[13:]),
         "bomb: 64 images of 25 megapixels": http(form(*[png(5000, 5000, 1, 0, bytes(5000 * 626))] * 64)),
         # Odd images that are right
@@ -140,6 +142,7 @@ def corpus() -> dict[str, bytes]:
         "form: cut after the header of a part": http(form(good)[:80]),
         "form: cut within the file": http(form(good)[: len(good) // 2]),
         "form: no end": http(form(good)[:-8]),
+        "form: last part without a line break": http(part(good)[:-2] + b"--edge--\r\n"),
         "form: empty": http(b"--edge--\r\n"),
         "form: nothing at all": http(b""),
         "form: part without a name": http(_field(b'filename="a"', b"x") + b"--edge--\r\n"),
@@ -170,6 +173,9 @@ def corpus() -> dict[str, bytes]:
         "json: null": http(b"null", json_type),
         "json: an empty list": http(b'{"images": []}', json_type),
         "json: nested 100,000 deep": http(b"[" * 100_000, json_type),
+        "json: a million objects": http(b'{"images": [' + b"{}," * 999_999 + b"{}]}", json_type),
+        "json: a million numbers": http(b'{"images": [' + b"1," * 999_999 + b"1]}", json_type),
+        "json: content that is a list": http(b'{"images": [{"content": []}]}', json_type),
         "json: a number of 100,000 digits": http(b'{"images": ' + b"9" * 100_000 + b"}", json_type),
         "json: an address": http(b'{"images": ["http://127.0.0.1:1/a.png"]}', json_type),
         "json: a file of the server": http(b'{"images": ["file:///etc/passwd"]}', json_type),
@@ -196,6 +202,8 @@ def corpus() -> dict[str, bytes]:
         "10,000 headers": http(form(good), headers=(b"X-Many: 1",) * 10_000),
         "request id with a line break": http(form(good), headers=(b"X-Request-ID: a%0aINFO forged",)),
         "method of nonsense": http(b"", method=b"BREW"),
+        "method of a word": http(b"", method=b"PASSWORDevil"),
+        "header with baggage": http(form(b"x"), headers=(b"baggage: evil=forged;;;=", b"traceparent: evil")),
         "method TRACE": http(b"", method=b"TRACE"),
         "path traversal": http(b"", path=b"/ui/../../../../etc/passwd", method=b"GET"),
         "path traversal, encoded": http(b"", path=b"/ui/%2e%2e/%2e%2e/service.py", method=b"GET"),
@@ -215,6 +223,13 @@ def corpus() -> dict[str, bytes]:
 
 def _field(name: bytes, text: bytes) -> bytes:
     return b"--edge\r\nContent-Disposition: form-data; " + name + b"\r\n\r\n" + text + b"\r\n"
+
+
+def many_scans(count: int, side: int = 64) -> bytes:
+    """A progressive JPEG file whose last scan stands there `count` times: each is decoded over the whole image."""
+    jpeg = saved(photo(side, "L"), "JPEG", progressive=True)
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:last] + jpeg[last:-2] * count + jpeg[-2:]
 
 
 def _nan_text() -> PngImagePlugin.PngInfo:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.images import BadImage, read_image
-from tests.hostile import png, saved
+from tests.hostile import many_scans, photo, png, saved
 
 
 def image_of(*shape: int) -> Image.Image:
@@ -89,6 +89,7 @@ def test_of_a_moving_gif_the_first_frame_counts():
         (b"hello", "unknown_format"),
         (saved(image_of(9, 9, 3), "TIFF"), "unknown_format"),
         (saved(image_of(99, 99, 3), "PNG")[:-500], "damaged_image"),
+        (many_scans(100), "damaged_image"),
         (png(5001, 5000, 1, 0), "image_too_large"),
         (png(60000, 60000, 1, 0), "image_too_large"),
     ],
@@ -103,6 +104,11 @@ def test_the_limit_of_pixels_is_looked_up_before_decoding():
     bomb = png(30000, 30000, 1, 0, bytes(1000))
     with pytest.raises(BadImage, match="30000×30000 pixels; at most 0.9 megapixels|more than 0.9 megapixels"):
         read_image(bomb, max_pixels=9e5)
+
+
+def test_a_progressive_jpeg_with_its_metadata_is_read():
+    content = saved(photo(64), "JPEG", progressive=True, exif=b"Exif\0\0" + bytes(60_000), comment=b"x" * 1000)
+    assert read_image(content).width == 64
 
 
 @given(st.binary(max_size=3000))

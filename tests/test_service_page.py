@@ -92,7 +92,7 @@ def test_chosen_photos_are_answered_one_after_another(url, tmp_path):
         page.goto(f"{url}/ui/")
         page.set_input_files("#pick", paths)
         expect(page.locator(".answer")).to_have_count(3)
-        expect(page.locator("#status")).to_have_text("3 done")
+        expect(page.locator("#status")).to_have_text("3 photos done")
         assert not seen.errors
 
 

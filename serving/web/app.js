@@ -2,8 +2,8 @@
 
 const find = (selector, root = document) => root.querySelector(selector);
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
-// Never "100.0 %" for a probability: no model is certain.
-const probability = (p) => (p > 0.9995 ? "over 99.9 %" : percent(p));
+// Never "100.0 %" nor "0.0 %" for a probability: no model is certain.
+const probability = (p) => (p > 0.9995 ? "over 99.9 %" : p < 0.0005 ? "under 0.1 %" : percent(p));
 
 let card = null;
 
@@ -22,15 +22,17 @@ async function ask(path, field, file) {
   return answer;
 }
 
+/** Show the answer to one photo; what it says in words, or null where it was refused. */
 async function classify(file) {
   const started = performance.now();
   let answer;
   try {
     answer = (await ask("../predict?pixels=true", "images", file)).predictions[0];
   } catch (fault) {
-    return showFault(fault.message);
+    showFault(fault.message);
+    return null;
   }
-  showAnswer(file, answer, performance.now() - started);
+  return showAnswer(file, answer, performance.now() - started);
 }
 
 function showAnswer(file, answer, milliseconds) {
@@ -44,11 +46,12 @@ function showAnswer(file, answer, milliseconds) {
   find(".pixels", item).src = `data:image/png;base64,${answer.pixels}`;
   find(".label", item).textContent = `${answer.label}, ${probability(answer.probability)}`;
   find(".share", item).style.width = `${100 * answer.probabilities[first]}%`;
-  find(".first", item).textContent = `${first} ${percent(answer.probabilities[first])}`;
-  find(".second", item).textContent = `${second} ${percent(answer.probabilities[second])}`;
+  find(".first", item).textContent = `${first} ${probability(answer.probabilities[first])}`;
+  find(".second", item).textContent = `${second} ${probability(answer.probabilities[second])}`;
   find(".time", item).textContent = `answered in ${Math.round(milliseconds)} ms`;
   find(".explain", item).addEventListener("click", (event) => explain(file, item, event.target));
   find("#answers").prepend(item);
+  return find(".label", item).textContent;
 }
 
 async function explain(file, item, button) {
@@ -63,6 +66,7 @@ async function explain(file, item, button) {
     find(".for-second", item).textContent = `speaks for ${second}`;
     find(".explanation", item).hidden = false;
     button.hidden = true;
+    find(".explanation", item).focus(); // where the button was; a screen reader reads it out
   } catch (fault) {
     showFault(fault.message);
   } finally {
@@ -79,12 +83,13 @@ function showFault(sentence) {
 /** Classify files one after another, saying how far it is. */
 async function classifyAll(files) {
   const status = find("#status");
+  let said = null;
   for (const [index, file] of [...files].entries()) {
     status.textContent = files.length > 1 ? `Looking at photo ${index + 1} of ${files.length} …` : "Looking …";
-    await classify(file);
+    said = await classify(file);
   }
-  const newest = find("#answers .label");
-  status.textContent = newest && files.length === 1 ? `The newest answer: ${newest.textContent}` : `${files.length} done`;
+  if (files.length > 1) status.textContent = `${files.length} photos done`;
+  else status.textContent = said ? `The newest answer: ${said}` : "";
 }
 
 function showCard() {
@@ -97,7 +102,7 @@ function showCard() {
     ...(people ? { "Individual people": percent(people) } : {}),
     "Model (SHA-256)": card.digest.slice(0, 12),
     "Dataset (SHA-256)": card.dataset_digest.slice(0, 12),
-    "Run in MLflow": card.run_id.slice(0, 12),
+    ...(card.run_id ? { "Run in MLflow": card.run_id.slice(0, 12) } : {}),
   };
   for (const [name, value] of Object.entries(facts)) {
     const entry = document.createElement("div");
