@@ -32,6 +32,7 @@ from benchmarks.servers import CORES, FORM, MODEL, PORTS, Runs, form_of, load, p
 from pipeline import car_truck
 from pipeline.errors import run_as_command
 from pipeline.files import atomic
+from serving.classifier import BATCH
 from serving.images import read_image
 from serving.uploads import read_upload
 
@@ -79,8 +80,8 @@ def parts_of_a_request(files: list[bytes]) -> dict[str, float]:
         await read_upload(Request(scope, receive), "images", len(files))
 
     def infer() -> None:
-        for start in range(0, len(files), 8):
-            session.run(None, {"images": pixels[start : start + 8]})
+        for start in range(0, len(files), BATCH):
+            session.run(None, {"images": pixels[start : start + BATCH]})
 
     return {
         "reading the form": _milliseconds(lambda: asyncio.run(parse())),
@@ -231,18 +232,20 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
         f"{table(['', 'measured', 'asked', 'reached'], targets)}\n"
         f"The servers run side by side and take turns, {len(ours.per_second)} rounds; a ratio is the median over the "
         "rounds. The client is benchmarks/load.py (asyncio, kept connections), on the same cores as the servers. "
-        f"Each server has {CORES} processes; this one and the bare handler one thread of ONNX Runtime in each.\n\n"
+        f"Each server has {CORES} processes; this one and the bare handler give each request one thread of ONNX Runtime.\n\n"
         "## One image a request\n\n"
         f"{table(['', 'requests / s', 'p50, ms', 'p99, ms', 'this service is'], rows)}\n"
-        "MLflow's server gets the pixels as JSON: it takes no files.\n\n"
+        "MLflow's server gets the pixels as JSON: it takes no files. Its uvicorn sends head and body of an answer in two "
+        "packets on sockets without TCP_NODELAY: where one request waits for another, some 40 ms of each are Linux's "
+        "delayed acknowledgement, as any client of it sees. The bare handler's sockets have the option, like ours.\n\n"
         "## 64 images a request\n\n"
         f"{table(['', 'images / s'], [[name, f'{speed:.0f}'] for name, speed in speeds])}\n"
         f"Where the {whole:.0f} ms of such a request go, one at a time:\n\n"
         f"{table(['', 'ms', 'share'], shares)}\n"
         "## ONNX Runtime alone: images a second by images in a run\n\n"
         f"{table(['', *batches], by_batch)}\n"
-        "That is why concurrent requests are not merged into batches, and why there is a process a core with one "
-        "thread each: a run of one image is as fast, an image, as a run of many.\n\n"
+        "That is why concurrent requests are not merged into batches, and why each has one thread of ONNX Runtime: a "
+        "run of one image is as fast, an image, as a run of many.\n\n"
         + made_by("make bench-serving", torch.device("cpu"), "bentoml", "mlflow", "onnxruntime", "starlette", "uvicorn")
     )
 
