@@ -187,9 +187,10 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
     both = torch.from_numpy(np.stack(list(images.values())))
     layers = []
     for maps in model.response_maps(both):
-        chosen = figures.most_varied(maps, 16)
-        drawn = {name: mosaic(answer[chosen]) for name, answer in zip(images, maps, strict=True)}
-        layers.append({"shape": _shape(maps), "shown": len(chosen), "maps": drawn})
+        # Of each image its own: a filter that answers to one of them is often silent to the other.
+        chosen = [answer[figures.most_varied(answer[None], 16)] for answer in maps]
+        drawn = {name: mosaic(answer) for name, answer in zip(images, chosen, strict=True)}
+        layers.append({"shape": _shape(maps), "shown": [len(answer) for answer in chosen], "maps": drawn})
     return {
         "name": result.card.name,
         "title": result.card.title,

@@ -88,13 +88,13 @@ def follow_the_folder() -> bool:
 
 
 def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
-    """Whether the local database surely has, or had, a finished run of each result, and the champion under its alias.
+    """Whether the local database surely has a finished run of each result, and the champion under its alias.
 
     Args:
         champion_sha256: of the champion's ONNX file; None where there is none.
 
     Returns:
-        False too where a run is still going, or where it cannot be told: then ask MLflow itself.
+        False too where a run was deleted or is still going, or where it cannot be told: then ask MLflow itself.
     """
     if not is_local():
         return False
@@ -102,7 +102,7 @@ def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
         with _database() as database:
             runs = database.execute(
                 "select tags.value, runs.artifact_uri from tags join runs using (run_uuid) "
-                "where tags.key = 'result_digest' and runs.status = 'FINISHED'"  # deleted ones too: they stay deleted
+                "where tags.key = 'result_digest' and runs.status = 'FINISHED' and runs.lifecycle_stage = 'active'"
             ).fetchall()
             (going,) = database.execute(
                 "select count(*) from runs join tags using (run_uuid) "

@@ -160,6 +160,8 @@ def test_a_run_deleted_in_the_ui_stays_deleted_and_is_named(project, capsys):
     assert not synced()
     assert f"mlflow runs restore --run-id {run_id}" in capsys.readouterr().out
     assert set(runs()) == {"baseline"}
+    sync_stage.main()
+    assert "mlflow runs restore" in capsys.readouterr().out, "`dvc repro` says so too, each time"
 
 
 def test_a_damaged_result_is_named_and_the_others_are_synced(project):
