@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -17,9 +18,11 @@ from mlflow.entities import ViewType
 from mlflow.tracking._tracking_service import utils
 
 from pipeline import results, store, sync, tracking
+from pipeline.approach import run_approach
 from pipeline.errors import PipelineError
 from pipeline.export import onnx_probabilities
 from pipeline.files import read_json, sha256_of
+from pipeline.stages import cnn
 from pipeline.stages import sync as sync_stage
 from tests import projects
 from tests.conftest import ROOT
@@ -98,6 +101,22 @@ def test_a_run_shows_the_result_folder(project):
     assert len(tuned["curves"]["epoch/learning_rate"]) == 3
     steps = {name.split("+step+")[1] for name in tuned["images"] if name.startswith("images/filters+")}
     assert steps == {"0", "3"}, "a slider shows learning"
+
+
+def test_curves_are_there_while_it_trains(project, small_dataset):
+    seen = []
+
+    def look(job):
+        def on_epoch(epoch):
+            job.on_epoch(epoch)
+            (run,) = connected().search_runs(["1"], "attributes.status = 'RUNNING'")
+            points = connected().get_metric_history(run.info.run_id, "epoch/train_loss")
+            seen.append((run.info.run_name, [point.step for point in points]))
+
+        return cnn.train(small_params().cnn.tuned, replace(job, on_epoch=on_epoch))
+
+    run_approach("cnn-tuned", "The lecture's CNN", {}, small_params(), look)
+    assert seen == [("cnn-tuned", [1]), ("cnn-tuned", [1, 2]), ("cnn-tuned", [1, 2, 3])]
 
 
 def test_running_it_twice_changes_nothing(project):
