@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -50,8 +51,10 @@ def mlflow_charts(path: Path) -> None:
             page.add_init_script(NO_ASSISTANT)
             view = "workflowType=machine_learning&compareRunsMode=CHART"
             page.goto(f"{address}/#/experiments/{experiment}/runs?{view}")
-            page.get_by_text("epoch (7)").click()  # its curves folded away, accuracies and pictures come into view
             page.get_by_text("filters", exact=True).first.wait_for(timeout=60_000)
+            # The curves folded away, accuracies and pictures come into view.
+            section = page.get_by_test_id("experiment-view-compare-runs-section-header")
+            section.filter(has_text=re.compile(r"^epoch\s*\(")).click()
             page.wait_for_timeout(5000)  # its charts move into place
             page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1500, "height": 1060})
             browser.close()
