@@ -74,7 +74,11 @@ def test_two_processes_end_with_the_weights_of_one_and_resume_together(folder):
     one, first, second = (load_file(folder / f"weights-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
     for name, weights in one.items():
         assert first[name].equal(second[name])
-        assert (first[name] - weights).abs().max() < 1e-4, name
+        # Sums in another order: nearly all weights are equal to six digits. Where a gradient is almost 0, AdamW makes
+        # of its rounding a step of up to the learning rate, 1e-3, on some processors.
+        difference = (first[name] - weights).abs()
+        assert difference.mean() < 1e-5, name
+        assert difference.max() < 2e-3, name
     again = run(folder, *TORCHRUN)
     assert again.stdout.count("going on after epoch 2") == 1
     resumed = load_file(folder / "weights-2-1.safetensors")
