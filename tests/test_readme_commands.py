@@ -44,6 +44,7 @@ def test_ci_runs_what_is_too_long_for_here():
         assert re.search(rf"^step {command}$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
 
 
+@pytest.mark.timeout(1500)  # a set-up, seven small pipelines and two servers
 def test_every_command_of_the_readme_works(reproduced, tmp_path):
     repository = Repository(reproduced.folder)
     shutil.copy2(ROOT / "Makefile", repository.folder)

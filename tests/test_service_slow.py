@@ -36,7 +36,7 @@ def test_a_minute_at_full_load_has_no_error_and_does_not_grow(folder, tmp_path):
     with serving as url:
         workers = serving.wait_for_workers(len(serving.workers()))
         wrong, counts = [], dict.fromkeys(requests_of, 0)
-        end = time.monotonic() + 75
+        end = time.monotonic() + 130
 
         def client(kind: str) -> None:
             with requests.Session() as session:
@@ -51,7 +51,7 @@ def test_a_minute_at_full_load_has_no_error_and_does_not_grow(folder, tmp_path):
         ]
         for thread in clients:
             thread.start()
-        time.sleep(15)  # the first seconds fill caches and arenas
+        time.sleep(70)  # caches and arenas are full, and the timers that BentoML keeps of each request for 60 s
         before = [worker.memory_info().rss for worker in workers]
         for thread in clients:
             thread.join()
