@@ -36,6 +36,8 @@ def run_approach(
         if distributed.rank() > 0:
             train(Job(dataset, params.seed, chosen, checkpoint))
             return
+        if not device:  # it reads these too
+            recipe |= {"device": params.device, "processes": distributed.size(), "deterministic": params.deterministic}
         _train_and_record(name, title, recipe, params, train, Job(dataset, params.seed, chosen, checkpoint))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pipeline.evaluation import wilson
@@ -19,18 +19,18 @@ SERIES = (RIGHT, WRONG, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Colours of further lines, from the same palette."""
 
 
-def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
-    """Counts and shares of the test images by truth and prediction."""
+def confusion(test: pd.DataFrame, class_names: list[str], name: str) -> Figure:
+    """Counts and shares of the test images by truth and prediction, of the model called `name`."""
     predicted = (test["probability"] > 0.5).astype(int)
     counts = np.array([[int(((test["label"] == t) & (predicted == p)).sum()) for p in (0, 1)] for t in (0, 1)])
     shares = counts / counts.sum(axis=1, keepdims=True)
-    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+    figure = Figure(figsize=(4.2, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for truth in (0, 1):
         for prediction in (0, 1):
             share = shares[truth, prediction]
-            text = f"{counts[truth, prediction]:,}\n{share:.1%}"
+            text = f"{counts[truth, prediction]:,}\n{100 * share:.1f} %"
             color = "white" if share > 0.5 else "black"
             axes.text(prediction, truth, text, ha="center", va="center", color=color, fontsize=13)
     axes.set(
@@ -38,28 +38,38 @@ def confusion(test: pd.DataFrame, class_names: list[str]) -> Figure:
         yticks=(0, 1),
         xlabel="prediction",
         ylabel="truth",
-        title=f"{len(test):,} test images,\nshares of each truth",
+        title=f"{name}: {len(test):,} test images,\nshares of each truth",
     )
     axes.set_xticklabels(class_names)
     axes.set_yticklabels(class_names, rotation=90, va="center")
     return figure
 
 
-def curves(history: pd.DataFrame) -> Figure:
-    """Loss and accuracy over the epochs."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle("Over the epochs: loss (binary cross-entropy) and share of images that are right", fontsize=11)
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+def curves(history: pd.DataFrame, *, smoothed: bool = False, narrow: bool = False) -> Figure:
+    """Loss and accuracy over the epochs.
+
+    Args:
+        smoothed: whether labels were smoothed, which raises the loss on training images.
+        narrow: one below the other instead of side by side.
+    """
+    figure = Figure(figsize=(3.8, 5.6) if narrow else (9, 3.6), layout="constrained")
+    said = ("Over the epochs: loss (binary cross-entropy)", "and share of images that are right")
+    figure.suptitle(("\n" if narrow else " ").join(said), fontsize=10 if narrow else 11)
+    both = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
+    for axes, quantity in zip(both, ("loss", "accuracy"), strict=True):
         for split, color in (("train", RIGHT), ("validation", WRONG)):
-            axes.plot(history["epoch"], history[f"{split}_{quantity}"], color=color, marker=".", label=split)
+            column = f"{split}_{quantity}"
+            label = "train, against smoothed labels" if smoothed and column == "train_loss" else split
+            axes.plot(history["epoch"], history[column], color=color, marker=".", label=label)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
+        axes.margins(y=0.25 if narrow else 0.05)  # room for the legend
         axes.legend()
     return figure
 
 
-def reliability(test: pd.DataFrame, class_names: list[str], bins: int = 10) -> Figure:
+def reliability(test: pd.DataFrame, class_names: list[str], name: str, bins: int = 10) -> Figure:
     """Whether probabilities mean what they say: in each tenth of them, the share that truly is of the second class."""
     place = np.minimum((test["probability"] * bins).astype(int), bins - 1)
     groups = test.groupby(place).agg(said=("probability", "mean"), found=("label", "sum"), n=("label", "size"))
@@ -73,12 +83,16 @@ def reliability(test: pd.DataFrame, class_names: list[str], bins: int = 10) -> F
     axes.set(
         ylabel=f"share that is a {class_names[1]}",
         ylim=(-0.02, 1.02),
-        title=f"Reliability on {len(test):,} test images",
     )
+    figure.suptitle(f"{name}: reliability on {len(test):,} test images")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     below.bar((groups.index + 0.5) / bins, groups["n"], width=0.9 / bins, color=RIGHT)
     below.set(xlabel=f"probability of {class_names[1]}, as the model says", ylabel="images", xlim=(0, 1), yscale="log")
+    below.set_ylim(0.7, 2 * groups["n"].max())
+    below.yaxis.set_major_locator(LogLocator(numticks=4))
+    below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    below.yaxis.set_minor_locator(NullLocator())
     below.grid(alpha=0.3, axis="y")
     return figure
 
@@ -104,15 +118,16 @@ def roc(tests: dict[str, pd.DataFrame], class_names: list[str]) -> Figure:
     return figure
 
 
-def validation_curves(histories: dict[str, pd.DataFrame]) -> Figure:
-    """Accuracy over the epochs of all models, validation as lines and training as dots."""
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
+def validation_curves(histories: dict[str, pd.DataFrame], width: float = 7.5) -> Figure:
+    """Accuracy over the epochs of all models, validation as lines and training as dots; `width` is in inches."""
+    figure = Figure(figsize=(width, 4), layout="constrained")
     axes = figure.subplots()
     for (name, history), color in zip(histories.items(), SERIES, strict=False):
         axes.plot(history["epoch"], history["validation_accuracy"], color=color, marker=".", label=name)
         axes.plot(history["epoch"], history["train_accuracy"], color=color, linestyle=":", alpha=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel="accuracy", title="Validation (lines) and training images (dotted)")
+    axes.set(xlabel="epoch", ylabel="accuracy")
+    axes.set_title("Validation (lines) and training images (dotted)", fontsize=11 if width >= 5 else 9)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure
@@ -131,9 +146,10 @@ def leaderboard(board: dict[str, Any], width: float = 7.5) -> Figure:
         accuracy = 100 * model["test_accuracy"]
         errors = [[accuracy - 100 * model["test_low"]], [100 * model["test_high"] - accuracy]]
         axes.errorbar(accuracy, place, xerr=errors, color=RIGHT, marker="o", capsize=4)
-        axes.annotate(
-            f"{accuracy:.1f}", (accuracy, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9
-        )
+        axes.annotate(  # left of the interval, where people's lines do not run
+            f"{accuracy:.2f}", (100 * model["test_low"], place), xytext=(-6, 0), textcoords="offset points",
+            ha="right", va="center", fontsize=9,
+        )  # fmt: skip
         if model["lecture_test"] is not None:
             axes.plot(100 * model["lecture_test"], place, color=WRONG, marker="D", linestyle="none", markersize=6)
     if any(model["lecture_test"] is not None for model in models):
@@ -141,7 +157,8 @@ def leaderboard(board: dict[str, Any], width: float = 7.5) -> Figure:
     for (who, share), style in zip(board["people"].items(), ("--", ":"), strict=False):
         axes.axvline(100 * share, color=SERIES[2], linestyle=style, label=f"people, {who} ({share:.1%})")
     axes.set_yticks(range(len(models)), [model["name"] for model in models])
-    axes.set(xlabel="test accuracy in %, 95 % intervals", ylim=(-0.5, len(models) - 0.3))
+    axes.set(xlabel="test accuracy in %, 95 % intervals", ylim=(-0.5, len(models) - 0.5))
+    axes.margins(x=0.12 if width >= 5 else 0.3)
     axes.grid(alpha=0.3, axis="x")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3 if width >= 5 else 1, fontsize=9)

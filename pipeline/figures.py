@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,18 +27,17 @@ def draw_all(result: Result, trained: Trained, dataset: Dataset) -> None:
     model = trained.model.cpu()
     test = result.predictions[result.predictions["split"] == "test"]
     figures = {
-        "confusion": charts.confusion(test, dataset.class_names),
-        "reliability": charts.reliability(test, dataset.class_names),
+        "confusion": charts.confusion(test, dataset.class_names, result.card.name),
+        "reliability": charts.reliability(test, dataset.class_names, result.card.name),
         "roc": charts.roc({result.card.name: test}, dataset.class_names),
         "results": results(test, dataset),
         "mistakes": mistakes(test, dataset),
     }
     if len(result.history):
-        figures["curves"] = charts.curves(result.history)
+        figures["curves"] = charts.curves(result.history, smoothed=result.smoothed)
     if isinstance(model, LeastSquares):
         figures["weights"] = least_squares_weights(model, dataset.class_names)
     learning = "fine-tuning" if isinstance(model, TransferNet) else "training"
-    part = "block" if isinstance(model, TransferNet) else "convolutional layer"
     if trained.first_filters is not None:
         figures["filters-epoch-0"] = filters(trained.first_filters, f"First-layer filters before {learning}")
     if (first_filters := model.first_filters()) is not None:
@@ -45,7 +45,7 @@ def draw_all(result: Result, trained: Trained, dataset: Dataset) -> None:
     for label, name in enumerate(dataset.class_names):
         image = dataset.images[test["id"][test["label"] == label].iloc[0]]
         if layers := model.response_maps(torch.from_numpy(np.array(image))[None]):
-            figures[f"response_maps_{name}"] = response_maps(layers, image, name, part)
+            figures[f"response_maps_{name}"] = response_maps(layers, image, name)
     for name, figure in figures.items():
         save(figure, result.folder / "figures" / f"{name}.png")
 
@@ -81,6 +81,28 @@ def mosaic(
     return canvas, [(x + (width - 1) / 2, y - 1.0) for x, y in corners]
 
 
+def sheet(parts: list[tuple[str, NDArray[Any]]], width: float) -> tuple[Figure, list[Axes]]:
+    """Canvases one below the other, each over the whole width and under its title; one axes each.
+
+    Args:
+        parts: title and canvas, as `mosaic` makes it.
+        width: in inches.
+    """
+    line, edge = 0.2, 0.06  # inches: a line of text; the white around all
+    heads = [line * len(title.splitlines()) + (0.15 if number else 0.05) for number, (title, _) in enumerate(parts)]
+    bodies = [(width - 2 * edge) * canvas.shape[0] / canvas.shape[1] for _, canvas in parts]
+    total = sum(heads) + sum(bodies) + edge * (1 + len(parts))
+    figure, top, drawn = Figure(figsize=(width, total)), total, []
+    for (title, canvas), head, body in zip(parts, heads, bodies, strict=True):
+        top -= head + body + edge
+        figure.text(0.5, (top + body + 0.05) / total, title, ha="center", va="bottom", fontsize=11)
+        axes = figure.add_axes((edge / width, top / total, 1 - 2 * edge / width, body / total))
+        axes.set_axis_off()
+        axes.imshow(canvas, cmap="viridis", interpolation="nearest")
+        drawn.append(axes)
+    return figure, drawn
+
+
 def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
     """A grid of filters `[filters, channels, H, W]`, 1 channel from blue to red, 3 in colour; each to its own scale."""
     weights = weights.detach().cpu()
@@ -89,12 +111,10 @@ def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
     kernels = (weights / reach).permute(0, 2, 3, 1).numpy()
     tiles = kernels / 2 + 0.5 if channels == 3 else kernels[..., 0]
     canvas, titles = mosaic(tiles, columns, above=5)
-    figure = Figure(figsize=(columns * 0.95, -(-count // columns) * 1.05 + 0.9), layout="constrained")
     key = "in colour" if channels == 3 else "red positive, blue negative"
-    figure.suptitle(f"{title}\n{count} filters, {height}×{width}×{channels}, each to its own scale, {key}", fontsize=11)
-    axes = figure.subplots()
-    axes.set_axis_off()
-    axes.imshow(canvas, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    text = f"{title}\n{count} filters, {height}×{width}×{channels}, each to its own scale, {key}"
+    figure, (axes,) = sheet([(text, canvas)], columns * 0.95)
+    axes.images[0].set(cmap="RdBu_r", clim=(-1, 1))
     for number, (x, y) in enumerate(titles, start=1):
         axes.text(x, y, str(number), ha="center", va="bottom", fontsize=7)
     return figure
@@ -113,28 +133,25 @@ def least_squares_weights(model: LeastSquares, class_names: list[str]) -> Figure
     return figure
 
 
-def response_maps(layers: list[Tensor], image: NDArray[np.uint8], name: str, part: str, shown: int = 16) -> Figure:
-    """What `shown` filters of each layer, float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
-    figure = Figure(figsize=(9.5, 1.6 + 2.2 * len(layers)), layout="constrained")
-    figure.suptitle(
-        f"Response maps of each {part} to one {name}, each to its own scale from dark to light", fontsize=12
-    )
-    subfigures: Any = figure.subfigures(1 + len(layers), 1, height_ratios=[1.1] + [2] * len(layers))
-    top, *rest = subfigures
-    axes = top.subplots()
-    axes.imshow(image)
-    axes.set_axis_off()
-    for number, (subfigure, maps) in enumerate(zip(rest, layers, strict=True), start=1):
-        _, count, height, width = maps.shape
+def response_maps(layers: dict[str, Tensor], image: NDArray[np.uint8], name: str, shown: int = 16) -> Figure:
+    """What `shown` filters of each layer, name -> float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
+    columns = shown // 2
+    beside, _ = mosaic(image[None] / 255, columns)
+    parts = [(f"Response maps of one {name}, each to its own scale from dark to light", beside)]
+    for layer, maps in layers.items():
         chosen = maps[0, most_varied(maps, shown)]
-        subfigure.suptitle(
-            f"{part} {number}: the {len(chosen)} of {count} maps that vary most, {height}×{width}", fontsize=10
-        )
-        axes = subfigure.subplots()
-        axes.set_axis_off()
-        canvas, _ = mosaic(to_own_scale(chosen).numpy(), shown // 2)
-        axes.imshow(canvas, cmap="viridis", interpolation="nearest")
+        canvas, _ = mosaic(to_own_scale(chosen).numpy(), columns)
+        parts.append((f"{layer}, {shown_of(len(chosen), maps, shown)}", canvas))
+    figure, _ = sheet(parts, 9.5)
     return figure
+
+
+def shown_of(chosen: int, maps: Tensor, wanted: int) -> str:
+    """How many of the maps `[N, C, H, W]` are shown, in words, and their size."""
+    _, count, height, width = maps.shape
+    if chosen < min(wanted, count):
+        return f"{height}×{width}: only {chosen} of {count:,} maps vary"
+    return f"{height}×{width}: the {chosen} of {count:,} maps that vary most"
 
 
 def most_varied(maps: Tensor, count: int) -> Tensor:
@@ -173,6 +190,11 @@ def mistakes(test: pd.DataFrame, dataset: Dataset) -> Figure:
     return answers(shown, dataset, title)
 
 
+def sureness(share: float) -> str:
+    """A probability in whole percents; what would be rounded to certainty is not."""
+    return "over 99 %" if share >= 0.995 else f"{share:.0%}".replace("%", " %")
+
+
 def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:
     """Images with truth, prediction and its probability; wrong ones are marked by sign and colour."""
     columns = 5
@@ -180,18 +202,13 @@ def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:
         figure = Figure(figsize=(columns * 1.75, 1), layout="constrained")
         figure.text(0.5, 0.5, f"{title}: none", ha="center", va="center")
         return figure
-    canvas, titles = mosaic(dataset.images[rows["id"]] / 255, min(columns, len(rows)), gap=3, above=4)
-    height, width = (side / (32 + 3) * 1.75 for side in canvas.shape[:2])
-    figure = Figure(figsize=(max(width, 3 * 1.75), height + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots()
-    axes.set_axis_off()
-    axes.imshow(canvas, interpolation="nearest")
+    canvas, titles = mosaic(dataset.images[rows["id"]] / 255, columns, gap=3, above=4)
+    figure, (axes,) = sheet([(title, canvas)], columns * 1.75)
     for (x, y), label, probability in zip(titles, rows["label"], rows["probability"], strict=True):
         predicted = int(probability > 0.5)
         sure = probability if predicted else 1 - probability
         right = predicted == label
         names = f"{dataset.class_names[label]} / {dataset.class_names[predicted]}"
-        text, color = f"{'' if right else '✗ '}{names} {sure:.0%}", charts.RIGHT if right else charts.WRONG
+        text, color = f"{'' if right else '✗ '}{names} {sureness(sure)}", charts.RIGHT if right else charts.WRONG
         axes.text(x, y, text, ha="center", va="bottom", fontsize=9, color=color)
     return figure

@@ -52,9 +52,9 @@ class Classifier(nn.Module):
         """The weights `[filters, C, H, W]` of the first convolution, where there is one."""
         return None
 
-    def response_maps(self, images: Tensor) -> list[Tensor]:
-        """What convolutional layers answer to uint8 `[N, 32, 32, 3]`, first to last: float32 `[N, C, H, W]` each."""
-        return []
+    def response_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """What convolutional layers answer to uint8 `[N, 32, 32, 3]`, first to last: name -> float32 `[N, C, H, W]`."""
+        return {}
 
 
 class LeastSquares(Classifier):
@@ -122,18 +122,18 @@ class LectureCnn(Classifier):
         pixels = images.float() / 255
         return grayscale(pixels)[..., None] if self.architecture.color == "grayscale" else pixels
 
-    def response_maps(self, images: Tensor) -> list[Tensor]:
-        """What each convolutional layer answers after its ReLU: float32 `[N, C, H, W]`, three of them."""
+    def response_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """What each convolutional layer answers after its ReLU: name -> float32 `[N, C, H, W]`, three of them."""
         x = ((self._channels(images) - self.mean) / self.std).permute(0, 3, 1, 2)
         first = F.relu(self.conv1(x))
         second = F.relu(self.conv2(F.max_pool2d(first, 2)))
         third = F.relu(self.conv3(F.max_pool2d(second, 2)))
-        return [first, second, third]
+        return {f"convolution {number}": maps for number, maps in enumerate((first, second, third), start=1)}
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits float32 `[N]`."""
-        features = self.response_maps(images)[-1].flatten(1)
-        hidden = F.relu(self.dense(self.dropout(features)))
+        *_, last = self.response_maps(images).values()
+        hidden = F.relu(self.dense(self.dropout(last.flatten(1))))
         logits: Tensor = self.logit(hidden)[:, 0].float()
         return logits
 
@@ -157,8 +157,8 @@ class TransferNet(Classifier):
         """The weights `[filters, 3, H, W]` of the backbone's first convolution."""
         return self.backbone.first_filters()
 
-    def response_maps(self, images: Tensor) -> list[Tensor]:
-        """What four of the backbone's blocks answer, from the first to the last: float32 `[N, C, H, W]` each."""
+    def response_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """What four of the backbone's blocks answer, from the first to the last: name -> float32 `[N, C, H, W]`."""
         answers: list[Tensor] = []
         keep = [
             block.register_forward_hook(lambda _, __, answer: answers.append(answer))
@@ -170,8 +170,11 @@ class TransferNet(Classifier):
             for hook in keep:
                 hook.remove()
         maps = [answer.float() for answer in answers if answer.ndim == 4]
-        chosen = [maps[round(place)] for place in torch.linspace(0, len(maps) - 1, min(4, len(maps))).tolist()]
-        return [answer.flip(2, 3) if self.backbone.turned else answer for answer in chosen]
+        chosen = [round(place) for place in torch.linspace(0, len(maps) - 1, min(4, len(maps))).tolist()]
+        return {
+            f"block {place + 1} of {len(maps)}": maps[place].flip(2, 3) if self.backbone.turned else maps[place]
+            for place in chosen
+        }
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 `[N, 32, 32, 3]` -> features `[N, F]`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import mlflow
 import mlflow.onnx
 import numpy as np
 import onnx
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -42,8 +40,15 @@ def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str,
     sha256 = card["files"]["model.onnx"]["sha256"]
     if not (CHAMPION / "model.onnx").exists() or sha256_of(CHAMPION / "model.onnx") != sha256:
         raise PipelineError(f"{CHAMPION}/model.onnx is missing, or not that of its card.json: run `dvc repro`")
-    now = _holder_of("champion", client)
-    version = _version_of(sha256, client)
+    registered = client.search_registered_models(f"name = '{REGISTERED_MODEL}'")
+    if not registered:
+        client.create_registered_model(
+            REGISTERED_MODEL, description="The champion of the leaderboard, version by version."
+        )
+    now = str(registered[0].aliases["champion"]) if registered and "champion" in registered[0].aliases else None
+    version, lost = _version_of(sha256, client), None
+    if version is not None and not _has_files(version, client):
+        version, lost = None, version
     if version is None:
         version = _new_version(client, experiment_id, card, run_ids.get(card["name"]))
     elif version == now:
@@ -54,28 +59,25 @@ def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str,
         client.set_registered_model_alias(REGISTERED_MODEL, "previous", now)
     client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
     before = f", `previous` on version {now}" if replaced else ""
+    if lost:  # only now, so that the alias was on some version all the time
+        client.delete_model_version(REGISTERED_MODEL, lost)
+        before += f"; version {lost}, whose files were lost, is deleted"
     return f"registered model {REGISTERED_MODEL}: `champion` is on version {version}, {card['name']}{before}"
 
 
-def _holder_of(alias: str, client: mlflow.MlflowClient) -> str | None:
-    """The version that has an alias."""
-    try:
-        return str(client.get_model_version_by_alias(REGISTERED_MODEL, alias).version)
-    except MlflowException:
-        return None
-
-
 def _version_of(sha256: str, client: mlflow.MlflowClient) -> str | None:
-    """The version of this ONNX file, its newest if there are several; one whose files are gone does not count."""
+    """The version of this ONNX file, its newest if there are several."""
     versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
     for version in sorted(versions, key=lambda version: int(version.version), reverse=True):
         if client.get_model_version(REGISTERED_MODEL, version.version).tags.get("onnx_sha256") == sha256:
-            try:
-                mlflow.models.get_model_info(f"models:/{REGISTERED_MODEL}/{version.version}")
-            except (MlflowException, OSError):
-                continue
             return str(version.version)
     return None
+
+
+def _has_files(version: str, client: mlflow.MlflowClient) -> bool:
+    """Whether the files of a version are still where it says."""
+    model_id = str(client.get_model_version(REGISTERED_MODEL, version).source).removeprefix("models:/")
+    return "MLmodel" in {item.path for item in client.list_logged_model_artifacts(model_id)}
 
 
 def _new_version(client: mlflow.MlflowClient, experiment_id: str, card: dict[str, Any], run_id: str | None) -> str:
@@ -99,15 +101,12 @@ def _new_version(client: mlflow.MlflowClient, experiment_id: str, card: dict[str
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
     )
-    with suppress(MlflowException):  # it is there already
-        client.create_registered_model(
-            REGISTERED_MODEL, description="The champion of the leaderboard, version by version."
-        )
     tags = {"onnx_sha256": card["files"]["model.onnx"]["sha256"], "dataset_digest": card["dataset_digest"]}
     version = client.create_model_version(
         REGISTERED_MODEL,
         source=info.model_uri,
         run_id=run_id,
+        model_id=info.model_id,  # a server takes no version without it
         tags=tags | {"model": card["name"]},
         description=render("version.md", card=card),
     )

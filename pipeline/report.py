@@ -113,7 +113,7 @@ def convolution(image: NDArray[np.uint8], name: str) -> dict[str, Any]:
         "image": picture(image),
         "gray": picture(gray.numpy().astype(np.uint8)),
         **{kind: coloured(response.numpy(), signed=True) for kind, response in maps.items()},
-        "channels": [picture(channel.numpy().astype(np.uint8)) for channel in channels],
+        "channels": [picture(one_channel(image, place)) for place in range(3)],
         "by_channel": [coloured(response.numpy(), signed=True) for response in by_channel],
         "sum": coloured(torch.stack(by_channel).sum(0).numpy(), signed=True),
         "pooled": coloured(F.max_pool2d(maps["vertical"].clamp(min=0)[None], 2)[0].numpy(), signed=True),
@@ -124,6 +124,11 @@ def convolution(image: NDArray[np.uint8], name: str) -> dict[str, Any]:
     }
 
 
+def one_channel(image: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
+    """An image uint8 `[H, W, 3]` of which one channel alone is lit."""
+    return np.where(np.arange(3) == place, image, 0).astype(np.uint8)
+
+
 def respond(channels: Tensor, kernel: Tensor) -> Tensor:
     """The response map `[H - 2, W - 2]` of a filter `[C, 3, 3]` slid over `[C, H, W]`."""
     return F.conv2d(channels[None], kernel[None])[0, 0]
@@ -132,7 +137,7 @@ def respond(channels: Tensor, kernel: Tensor) -> Tensor:
 @torch.inference_mode()
 def architecture(model: LectureCnn) -> list[Layer]:
     """The lecture's network layer by layer, its shapes taken from a pass over an empty image."""
-    first, second, third = model.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    first, second, third = model.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8)).values()
     channels = model.conv1.in_channels
 
     def convolved(layer: nn.Conv2d, maps: Tensor) -> Layer:
@@ -169,7 +174,8 @@ def shown_answers(rows: pd.DataFrame, dataset: Dataset) -> list[dict[str, Any]]:
         predicted = int(probability > 0.5)
         sure = probability if predicted else 1 - probability
         names = {"truth": dataset.class_names[label], "predicted": dataset.class_names[predicted]}
-        found.append(names | {"image": picture(dataset.images[image]), "sure": sure, "right": predicted == label})
+        seen = {"image": picture(dataset.images[image]), "sure": figures.sureness(sure), "right": predicted == label}
+        found.append(names | seen)
     return found
 
 
@@ -186,11 +192,12 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
     filters = {when: folder / f"{name}.png" for when, name in (("before", "filters-epoch-0"), ("after", "filters"))}
     both = torch.from_numpy(np.stack(list(images.values())))
     layers = []
-    for maps in model.response_maps(both):
+    for layer, maps in model.response_maps(both).items():
         # Of each image its own: a filter that answers to one of them is often silent to the other.
         chosen = [answer[figures.most_varied(answer[None], 16)] for answer in maps]
         drawn = {name: mosaic(answer) for name, answer in zip(images, chosen, strict=True)}
-        layers.append({"shape": _shape(maps), "shown": [len(answer) for answer in chosen], "maps": drawn})
+        texts = [figures.shown_of(len(answer), maps, 16) for answer in chosen]
+        layers.append({"name": layer, "texts": dict(zip(images, texts, strict=True)), "maps": drawn})
     return {
         "name": result.card.name,
         "title": result.card.title,
@@ -200,7 +207,10 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
         "architecture": architecture(model) if isinstance(model, LectureCnn) else [],
         "filters": {when: file_picture(path) for when, path in filters.items() if path.exists()},
         "layers": layers,
-        "curves": svg(charts.curves(result.history)) if len(result.history) else "",
+        "curves": svg(charts.curves(result.history, smoothed=result.smoothed)) if len(result.history) else "",
+        "curves_narrow": (
+            svg(charts.curves(result.history, smoothed=result.smoothed, narrow=True)) if len(result.history) else ""
+        ),
         "answers": shown_answers(test.sample(min(20, len(test)), random_state=0), dataset),
         "mistakes": shown_answers(figures.most_confident_mistakes(test, 10), dataset),
         "mistakes_count": int((~correct(test)).sum()),
@@ -258,13 +268,15 @@ def build(
     }
     with mpl.rc_context(PAPER):  # type: ignore[arg-type]
         tests = {r.card.name: r.predictions[r.predictions["split"] == "test"] for r in results}
+        histories = {r.card.name: r.history for r in results if len(r.history)}
         best = results[0].card.name
         drawn = {
             "leaderboard": svg(charts.leaderboard(board)),
             "leaderboard_narrow": svg(charts.leaderboard(board, width=3.8)),
             "roc": svg(charts.roc(tests, dataset.class_names)),
-            "reliability": svg(charts.reliability(tests[best], dataset.class_names)),
-            "curves": svg(charts.validation_curves({r.card.name: r.history for r in results if len(r.history)})),
+            "reliability": svg(charts.reliability(tests[best], dataset.class_names, best)),
+            "curves": svg(charts.validation_curves(histories)),
+            "curves_narrow": svg(charts.validation_curves(histories, width=3.8)),
         }
         sections: dict[str, list[dict[str, Any]]] = {}
         for result in sorted(results, key=lambda result: result.card.name):

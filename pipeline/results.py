@@ -92,6 +92,11 @@ class Result:
     predictions: pd.DataFrame
     history: pd.DataFrame
 
+    @property
+    def smoothed(self) -> bool:
+        """Whether labels were smoothed while it trained."""
+        return bool(self.card.recipe.get("training", {}).get("label_smoothing"))
+
     def model(self) -> Classifier:
         """The module rebuilt from card and weights, in evaluation mode."""
         path = self.folder / "model.safetensors"

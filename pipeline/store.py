@@ -17,6 +17,9 @@ REGISTERED_MODEL = "car-or-truck"
 FOLDER_TAG = "repository"
 """Tag of an experiment in the local database: the folder that its artifact locations start with."""
 
+RUN_FILES = frozenset({"card.json", "metrics.json", "predictions.parquet", "history.csv", "figures", "images"})
+"""What a whole run has at the root of its artifacts; `images` is its image grid."""
+
 STORED_LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -117,6 +120,6 @@ def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
             ).fetchall()
     except sqlite3.Error:
         return False
-    present = {digest for digest, location in runs if (Path(location) / "figures").is_dir()}
-    registered = {sha256 for sha256, location in champion if Path(location).is_dir()}
+    present = {digest for digest, location in runs if all((Path(location) / name).exists() for name in RUN_FILES)}
+    registered = {sha256 for sha256, location in champion if (Path(location) / "MLmodel").exists()}
     return not going and result_digests <= present and registered == ({champion_sha256} - {None})

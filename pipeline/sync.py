@@ -6,26 +6,38 @@ changes nothing.
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from filelock import FileLock
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, ViewType
 from mlflow.entities import Run as MlflowRun
-from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from pipeline import registry, results
 from pipeline.errors import PipelineError, run_as_command
 from pipeline.results import RunRecord
-from pipeline.store import repository
-from pipeline.tracking import REBUILDS, connect, end_killed_runs, first_line, log_files, rebuild
+from pipeline.store import RUN_FILES, repository, tracking_uri
+from pipeline.tracking import (
+    connect,
+    curve_points,
+    describe_dataset,
+    end_killed_runs,
+    first_line,
+    flat,
+    log_files,
+    log_result,
+)
+from pipeline.training import Epoch
 
-LOGGED = {"card.json", "metrics.json", "predictions.parquet", "history.csv", "figures", "images"}
-"""What a whole run has at the root of its artifacts."""
+REBUILDS = "rebuilds"
+"""Tag of a run that is being, or was, rebuilt: the digest of its result."""
 
 
 def sync(folders: list[Path]) -> list[str]:
@@ -72,7 +84,7 @@ def _collecting(faults: list[str]) -> Iterator[None]:
     except PipelineError as error:
         faults.append(str(error))
     except Exception as error:  # any fault of any store or server
-        faults.append(f"MLflow: {first_line(error)}")
+        faults.append(f"MLflow at {tracking_uri()}: {first_line(error)}")
 
 
 def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, record: RunRecord) -> tuple[str, str]:
@@ -84,10 +96,11 @@ def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, rec
         run_id = active[0].info.run_id
         if active[0].info.status not in {"FINISHED", "RUNNING"}:
             client.set_terminated(run_id, "FINISHED", record.ended)
-        if {item.path for item in client.list_artifacts(run_id)} >= LOGGED:
+        lost = RUN_FILES - {item.path for item in client.list_artifacts(run_id)}
+        if not lost:
             return run_id, "its run is there"
-        log_files(client, run_id, _readable(folder))
-        return run_id, "its run had lost its files; they are back"
+        log_files(client, run_id, _readable(folder), lost)
+        return run_id, f"its run had lost {', '.join(sorted(lost))}; all is back"
     if found:
         run_id = found[0].info.run_id
         return run_id, f"its run was deleted in MLflow and stays so; `mlflow runs restore --run-id {run_id}` undoes it"
@@ -95,7 +108,7 @@ def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, rec
     if results.result_digest(folder) != record.result_digest:
         raise PipelineError(f"{folder} is not what its run.json was written for: run `dvc repro`, or `dvc checkout`")
     half_written = _half_written(client, experiment_id, record)
-    run_id = rebuild(client, experiment_id, result, record)
+    run_id = _rebuild(client, experiment_id, result, record)
     for broken in half_written:
         client.delete_run(broken.info.run_id)
     if half_written:
@@ -106,9 +119,38 @@ def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, rec
 def _half_written(client: mlflow.MlflowClient, experiment_id: str, record: RunRecord) -> list[MlflowRun]:
     """What is left of a run whose end MLflow could not take, and of rebuilding that was killed."""
     runs = list(client.search_runs([experiment_id], f"tags.{REBUILDS} = '{record.result_digest}'"))
-    with suppress(MlflowException):  # there is no such run
-        runs.append(client.get_run(record.run_id or "none"))
-    return [run for run in runs if run.info.lifecycle_stage == "active" and "result_digest" not in run.data.tags]
+    if record.run_id is not None:
+        runs += client.search_runs([experiment_id], f"attributes.run_id = '{record.run_id}'")
+    return [run for run in runs if "result_digest" not in run.data.tags]
+
+
+def _rebuild(client: mlflow.MlflowClient, experiment_id: str, result: results.Result, record: RunRecord) -> str:
+    """Make a run out of a result folder, with the times and tags of the one it stands for; its id."""
+    tags = record.tags | {"rebuilt": "true", "first_run_id": record.run_id or "none", REBUILDS: record.result_digest}
+    tags |= {"host": platform.node(), "pid": str(os.getpid())}  # of who rebuilds: it may be killed too
+    run_id = str(client.create_run(experiment_id, record.started, tags, record.run_name).info.run_id)
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
+    dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)
+    training = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+    client.log_inputs(run_id, [training])
+    _log_curves(client, run_id, result, record)
+    log_result(client, run_id, result, record)
+    client.set_terminated(run_id, "FINISHED", record.ended)
+    return run_id
+
+
+def _log_curves(client: mlflow.MlflowClient, run_id: str, result: results.Result, record: RunRecord) -> None:
+    """Put the training curves into a run that was not there while they were made."""
+    rows = result.history.astype(object).where(result.history.notna(), None).to_dict("records")
+    epochs = [Epoch(**{str(name): value for name, value in row.items()}) for row in rows]
+    ended = pd.Series([epoch.seconds for epoch in epochs], dtype=float).cumsum() * 1000 + record.started
+    points = [
+        Metric(name, value, int(timestamp), epoch.epoch)
+        for epoch, timestamp in zip(epochs, ended, strict=True)
+        for name, value in curve_points(epoch).items()
+    ]
+    for start in range(0, len(points), 1000):  # what MLflow takes at once
+        client.log_batch(run_id, metrics=points[start : start + 1000])
 
 
 def _readable(folder: Path) -> results.Result:

@@ -28,7 +28,7 @@ from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset import Dataset as MlflowDataset
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Metric
 from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
@@ -39,15 +39,12 @@ from pipeline.files import write_json
 from pipeline.params import TrackingParams
 from pipeline.provenance import code_version
 from pipeline.results import Result, RunRecord, result_digest
-from pipeline.store import FOLDER_TAG, follow_the_folder, is_local, repository, tracking_uri
+from pipeline.store import FOLDER_TAG, RUN_FILES, follow_the_folder, is_local, repository, tracking_uri
 from pipeline.templating import render
 from pipeline.training import Epoch
 
 AT_EPOCH = "-epoch-"
 """What stands before the epoch in the name of a picture that shows an earlier one than the last."""
-
-REBUILDS = "rebuilds"
-"""Tag of a run that is being, or was, rebuilt: the digest of its result."""
 
 DESCRIPTION = """Three representations of images, as in the lecture: raw pixels (`baseline`), learned filters (`cnn-*`),
 transferred features (`transfer`). *Runs*, then the chart view, shows accuracies and pictures side by side."""
@@ -90,6 +87,8 @@ def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
 
 def first_line(error: BaseException) -> str:
     """What went wrong in one line: of a failed request the network's own word, not that of the layers above it."""
+    if isinstance(error, PipelineError):
+        return str(error)
     root = error
     while (deeper := root.__cause__ or root.__context__) is not None:
         root = deeper
@@ -121,8 +120,9 @@ class Run:
             action()
         except Exception as error:  # any fault of any store or server
             self.connected = False
+            where = "" if isinstance(error, PipelineError) else f"MLflow at {tracking_uri()}: "
             print(
-                f"warning: MLflow: {first_line(error)}\n"
+                f"warning: {where}{first_line(error)}\n"
                 "warning: the training goes on without it; `make sync` brings its run in later",
                 flush=True,
             )
@@ -196,16 +196,17 @@ def log_result(client: mlflow.MlflowClient, run_id: str, result: Result, record:
     values = {name: value for name, value in result.metrics.model_dump().items() if value is not None}
     client.log_batch(run_id, metrics=[Metric(name, value, record.ended, 0) for name, value in values.items()])
     client.set_tag(run_id, "mlflow.note.content", describe(result))
-    log_files(client, run_id, result)
+    log_files(client, run_id, result, RUN_FILES)
     client.set_tag(run_id, "result_digest", record.result_digest)
 
 
-def log_files(client: mlflow.MlflowClient, run_id: str, result: Result) -> None:
-    """Put the files of a result folder into a run, the pictures into its image grid too."""
-    for name in ("card.json", "metrics.json", "predictions.parquet", "history.csv"):
+def log_files(client: mlflow.MlflowClient, run_id: str, result: Result, names: frozenset[str]) -> None:
+    """Put files of a result folder into a run: those `names` of `RUN_FILES`."""
+    for name in sorted(names - {"figures", "images"}):
         client.log_artifact(run_id, str(result.folder / name))
-    client.log_artifacts(run_id, str(result.folder / "figures"), "figures")
-    for (key, epoch), picture in _images(result).items():
+    if "figures" in names:
+        client.log_artifacts(run_id, str(result.folder / "figures"), "figures")
+    for (key, epoch), picture in _images(result).items() if "images" in names else ():
         with Image.open(picture) as image:
             client.log_image(run_id, np.asarray(image.convert("RGB")), key=key, step=epoch)
 
@@ -219,35 +220,6 @@ def _images(result: Result) -> dict[tuple[str, int], Path]:
         last = len(result.history) if f"{name}{AT_EPOCH}0" in pictures else 0
         found[key, int(epoch or last)] = path
     return found
-
-
-def log_curves(client: mlflow.MlflowClient, run_id: str, result: Result, record: RunRecord) -> None:
-    """Put the training curves into a run that was not there while they were made."""
-    rows = result.history.astype(object).where(result.history.notna(), None).to_dict("records")
-    epochs = [Epoch(**{str(name): value for name, value in row.items()}) for row in rows]
-    ended = pd.Series([epoch.seconds for epoch in epochs], dtype=float).cumsum() * 1000 + record.started
-    points = [
-        Metric(name, value, int(timestamp), epoch.epoch)
-        for epoch, timestamp in zip(epochs, ended, strict=True)
-        for name, value in curve_points(epoch).items()
-    ]
-    for start in range(0, len(points), 1000):  # what MLflow takes at once
-        client.log_batch(run_id, metrics=points[start : start + 1000])
-
-
-def rebuild(client: mlflow.MlflowClient, experiment_id: str, result: Result, record: RunRecord) -> str:
-    """Make a run out of a result folder, with the times and tags of the one it stands for; its id."""
-    tags = record.tags | {"rebuilt": "true", "first_run_id": record.run_id or "none", REBUILDS: record.result_digest}
-    tags |= {"host": platform.node(), "pid": str(os.getpid())}  # of who rebuilds: it may be killed too
-    run_id = str(client.create_run(experiment_id, record.started, tags, record.run_name).info.run_id)
-    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
-    dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)
-    training = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
-    client.log_inputs(run_id, [training])
-    log_curves(client, run_id, result, record)
-    log_result(client, run_id, result, record)
-    client.set_terminated(run_id, "FINISHED", record.ended)
-    return run_id
 
 
 def end_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> None:
@@ -266,7 +238,8 @@ def end_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> None:
 def describe(result: Result) -> str:
     """A run's description in Markdown: its line of the leaderboard, and the lecture's figure where there is one."""
     lecture = known_facts.LECTURE.get(result.card.name) if known_facts.apply_to(result.card.classes) else None
-    return render("run.md", card=result.card, metrics=result.metrics, lecture=lecture)
+    curves = len(result.history) > 0
+    return render("run.md", card=result.card, metrics=result.metrics, lecture=lecture, curves=curves)
 
 
 def describe_dataset(digest: str, class_names: list[str]) -> MlflowDataset:

@@ -34,7 +34,11 @@ from pipeline.params import TrainingParams
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the training curves; losses are mean binary cross-entropies, validation is None without images."""
+    """One row of the training curves.
+
+    Losses are mean binary cross-entropies, on training images against the smoothed targets; validation is None without
+    images. The learning rate is that at the epoch's start, of the last parameter group.
+    """
 
     epoch: int
     train_loss: float
@@ -140,7 +144,7 @@ class _Training:
     def run_epoch(self, number: int) -> Epoch:
         """Train over all images once, in a new order, and validate."""
         start = time.perf_counter()
-        learning_rate = self.schedule.get_last_lr()[0]
+        learning_rate = self.schedule.get_last_lr()[-1]
         batch_size = self.params.batch_size
         order = torch.randperm(len(self.images), generator=self.generator, device=self.device)[
             : self.steps_per_epoch * batch_size

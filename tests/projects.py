@@ -64,14 +64,20 @@ def rank_package_and_tell(params: Params) -> None:
     Path("reports/report.html").write_text(report.build(best_first, dataset, params, board, card, None))
 
 
+def fill(dataset: car_truck.Dataset) -> None:
+    """Fill the current folder, which is empty."""
+    torch.set_num_threads(1)
+    shutil.copy2(ROOT / "params.yaml", ".")
+    params = small_params()
+    car_truck.save(dataset)
+    train_baseline(params)
+    train_cnn(params)
+    rank_package_and_tell(params)
+    faults = sync.sync(sync.result_folders())
+    assert not faults, faults
+
+
 def make(folder: Path, dataset: car_truck.Dataset) -> None:
     """Fill an empty folder."""
-    torch.set_num_threads(1)
     with working_in(folder):
-        shutil.copy2(ROOT / "params.yaml", folder)
-        params = small_params()
-        car_truck.save(dataset)
-        train_baseline(params)
-        train_cnn(params)
-        rank_package_and_tell(params)
-        assert not sync.sync(sync.result_folders())
+        fill(dataset)

@@ -93,7 +93,7 @@ def test_the_lectures_network_has_the_slides_layers():
     # 32·(49+1) + 64·(800+1) + 64·(576+1) + 64·(256+1) + 64+1
     assert sum(weights.numel() for weights in model.parameters()) == 106_305
     maps = model.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
-    assert [tuple(layer.shape[1:]) for layer in maps] == [(32, 26, 26), (64, 9, 9), (64, 2, 2)]
+    assert [tuple(layer.shape[1:]) for layer in maps.values()] == [(32, 26, 26), (64, 9, 9), (64, 2, 2)]
 
 
 def test_glorot_uniform_bounds_the_weights_as_keras_does():

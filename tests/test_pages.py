@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import requests
@@ -16,14 +11,17 @@ import requests
 from pipeline import sync, tracking
 from tests import projects
 from tests.browser import chromium_or_skip, open_page, overflow, pictures_shown, screenshot
+from tests.mlflow_server import running_mlflow
 from tests.projects import MODELS
-from tests.serving import free_port, kill_all
 
 SECONDS = 60_000
 KEEP_ASSISTANT_CLOSED = """
 localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
 localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 """
+
+
+TABLES_CUT = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1).length"
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +35,8 @@ def project(tmp_path_factory, small_dataset):
 def ui(project):
     """The address of a bare `mlflow ui` in the project."""
     chromium_or_skip()
-    port = free_port()
-    command = [Path(sys.executable).parent / "mlflow", "ui", "--port", str(port), "--workers", "1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
-    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    with (project / "ui.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            requests.get(f"{address}/health", timeout=2).raise_for_status()
-            break
-        except requests.RequestException:
-            assert process.poll() is None and time.monotonic() < deadline, (project / "ui.log").read_text()
-            time.sleep(0.3)
-    yield address
-    kill_all(process.pid)
-    process.wait()
+    with running_mlflow("ui", folder=project) as address:
+        yield address
 
 
 def experiment(ui: str) -> str:
@@ -124,6 +106,27 @@ def test_a_run_page_tells_its_accuracy_and_dataset(ui):
         screenshot(page, "mlflow-run")
 
 
+def test_the_image_grid_of_a_run_shows_its_filters_with_a_slider_from_before_to_after(ui):
+    with open_page(1400, 3600) as (page, _):
+        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+        page.goto(
+            f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}/model-metrics"
+            "?workflowType=machine_learning"
+        )
+        names = ("filters", "response_maps_car", "response_maps_truck", "mistakes", "results", "confusion", "roc")
+        for name in names:
+            page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
+        page.wait_for_function(f"document.images.length >= {len(names)}", timeout=SECONDS)
+        page.wait_for_function(
+            "[...document.images].every(image => image.complete && image.naturalWidth > 0)", timeout=SECONDS
+        )
+        last = page.locator("[aria-valuemax], input[type=number]").evaluate_all(
+            "found => found.map(one => one.getAttribute('aria-valuemax') ?? one.max)"
+        )
+        assert "3" in last, "the epochs of the filters"
+        screenshot(page, "mlflow-images")
+
+
 def test_two_runs_compare(ui):
     runs = ",".join(f'"{run_id}"' for run_id in run_ids(ui).values())
     with open_page() as (page, _):
@@ -154,6 +157,7 @@ def test_the_report_opens_by_itself(project, name, width, scheme):
         screenshot(page, name, full_page=True)
         assert pictures_shown(page) == page.evaluate("document.images.length") > 50
         assert overflow(page) <= 0
+        assert not page.evaluate(TABLES_CUT), "they are read without scrolling sideways"
         titles = page.get_by_role("heading", level=2).all_text_contents()
     assert not seen.errors
     assert not seen.foreign_requests

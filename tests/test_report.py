@@ -107,7 +107,7 @@ def empty_board() -> dict:
 
 def test_reliability_counts_every_image_once():
     test = pd.DataFrame({"label": [0, 1, 1, 0], "probability": [0.0, 1.0, 0.95, 0.5]})
-    figure = charts.reliability(test, ["car", "truck"])
+    figure = charts.reliability(test, ["car", "truck"], "one")
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 4
 
 

@@ -222,7 +222,7 @@ def test_rebuilding_that_was_killed_is_done_again_and_leaves_one_run(project, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "log_result", killed)
+        patch.setattr(sync, "log_result", killed)
         with pytest.raises(KeyboardInterrupt):
             synced()
     assert not synced()
@@ -235,15 +235,15 @@ def test_a_store_that_fails_in_the_middle_is_a_line_and_the_others_are_synced(pr
     (project / "mlflow.db").unlink()
     original = tracking.log_files
 
-    def refuse(client, run_id, result):
+    def refuse(client, run_id, result, names):
         if result.card.name == "baseline":
             raise OSError("403 Forbidden")
-        original(client, run_id, result)
+        original(client, run_id, result, names)
 
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "log_files", refuse)
         (fault,) = synced()
-    assert fault == "MLflow: 403 Forbidden"
+    assert fault == f"MLflow at {store.tracking_uri()}: 403 Forbidden"
     assert not synced()
     assert set(runs()) == set(MODELS)
 
@@ -283,7 +283,25 @@ def test_lost_artifacts_come_back(project):
     after = runs()
     for name in MODELS:
         assert content(after[name])["files"] == before[name]["files"]
+        assert content(after[name])["images"] == before[name]["images"]
     mlflow.pyfunc.load_model("models:/car-or-truck@champion")
+    versions = connected().search_model_versions("name = 'car-or-truck'")
+    assert [version.version for version in versions] == [2], "that of the lost files is gone"
+
+
+@pytest.mark.parametrize("lost", sorted(store.RUN_FILES))
+def test_what_a_run_lost_comes_back_once(project, lost):
+    before = content(runs()["cnn-tuned"])
+    sync_stage.follow_the_folder()
+    digest = results.read_record(Path("models/cnn-tuned")).result_digest
+    champion = sha256_of(project / "models/champion/model.onnx")
+    assert store.holds({digest}, champion)
+    path = Path(runs()["cnn-tuned"].info.artifact_uri) / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not store.holds({digest}, champion), "`dvc repro` sees it"
+    assert not synced()
+    assert content(runs()["cnn-tuned"]) == before
+    assert store.holds({digest}, champion)
 
 
 def test_a_run_that_broke_off_is_replaced_by_a_whole_one(project):
@@ -306,6 +324,7 @@ def test_training_goes_on_without_a_server_and_sync_brings_the_run_in(project, m
         with pytest.raises(PipelineError, match="http://127.0.0.1:9 cannot be used.*Connection refused"):
             synced()
     output = capsys.readouterr().out
+    assert "warning: MLflow at http://127.0.0.1:9 cannot be used" in output
     assert output.count("the training goes on without it") == 1
     assert results.read_record(Path("models/cnn-tuned")).run_id is None
     assert not synced()
