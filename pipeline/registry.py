@@ -23,6 +23,13 @@ RUNTIME = ("numpy", "onnx", "onnxruntime")
 """What a model server needs beside MLflow itself."""
 
 
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
+    outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
+)
+"""What the champion's ONNX file takes and gives."""
+
+
 def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str, str]) -> str:
     """Make the champion in models/champion a version of the registered model, unless it is one, and give it the alias.
 
@@ -83,10 +90,6 @@ def _has_files(version: str, client: mlflow.MlflowClient) -> bool:
 def _new_version(client: mlflow.MlflowClient, experiment_id: str, card: dict[str, Any], run_id: str | None) -> str:
     """Log the ONNX file as a model of its run and register it."""
     logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)  # it would tell of every upload
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
-    )
     mlflow.set_experiment(experiment_id=experiment_id)
     info = Model.log(
         artifact_path=None,
@@ -94,7 +97,7 @@ def _new_version(client: mlflow.MlflowClient, experiment_id: str, card: dict[str
         flavor=mlflow.onnx,
         run_id=run_id,
         onnx_model=onnx.load(CHAMPION / "model.onnx"),
-        signature=signature,
+        signature=SIGNATURE,
         input_example={"images": np.zeros((1, 32, 32, 3), np.uint8)},
         pip_requirements=[f"{package}=={card['versions'][package]}" for package in RUNTIME],
         metadata=card,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,14 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from pipeline import charts, figures, known_facts
 from pipeline.car_truck import SPLITS, Dataset
 from pipeline.evaluation import correct, wilson
+from pipeline.html_pictures import PAPER, Picture, coloured, file_picture, mosaic, picture, svg
 from pipeline.leaderboard import distinct
 from pipeline.models import Classifier, LeastSquares, LectureCnn, grayscale
 from pipeline.params import Params
@@ -30,25 +26,6 @@ from pipeline.templating import render
 VERTICAL = torch.tensor([[0.0, -1, 1]] * 3)
 """The lecture's filter for vertical edges; transposed, it is the one for horizontal edges."""
 
-INK = "#010203"
-"""Stands for the colour of the text while a chart is drawn: the page puts its own in, light or dark."""
-
-PAPER = {
-    "figure.facecolor": "none", "axes.facecolor": "none", "legend.facecolor": "none", "legend.edgecolor": "none",
-    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "grid.color": INK, "svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif",
-}  # fmt: skip
-"""How charts look on the page: transparent, in the page's own colour and font; the same bytes at each run."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image inside the page, shown `scale` times its size, pixel by pixel."""
-
-    uri: str
-    width: int
-    height: int
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -57,46 +34,6 @@ class Layer:
     name: str
     shape: tuple[int, ...]
     parameters: int = 0
-
-
-def picture(pixels: NDArray[Any]) -> Picture:
-    """An image uint8 or float (0 to 1) `[H, W]` or `[H, W, 3]` as a PNG inside the page."""
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(pixels * 255).clip(0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Picture(uri, pixels.shape[1], pixels.shape[0])
-
-
-def coloured(values: NDArray[Any], *, signed: bool) -> Picture:
-    """A map `[H, W]` in colour: from blue over white to red around 0, or from dark to light, NaN transparent-white."""
-    if signed:
-        reach = max(float(np.nanmax(np.abs(values))), 1e-12)
-        values = values / reach / 2 + 0.5
-    rgba = mpl.colormaps["RdBu_r" if signed else "viridis"](np.ma.masked_invalid(values))
-    rgba[np.isnan(values)] = 1.0
-    return picture(rgba[..., :3])
-
-
-def mosaic(maps: Tensor, columns: int = 8) -> Picture:
-    """Maps `[n, H, W]`, each to its own scale."""
-    canvas, _ = figures.mosaic(figures.to_own_scale(maps).numpy(), columns)
-    return coloured(canvas, signed=False)
-
-
-def svg(figure: Figure) -> str:
-    """A chart as SVG for the page, in its text colour."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
-
-
-def file_picture(path: Path) -> Picture:
-    """A picture of a result folder."""
-    with Image.open(path) as image:
-        return picture(np.asarray(image.convert("RGB")))
 
 
 def convolution(image: NDArray[np.uint8], name: str) -> dict[str, Any]:
@@ -245,6 +182,21 @@ def samples(dataset: Dataset, count: int = 12) -> dict[str, list[Picture]]:
     }
 
 
+def shared_charts(results: list[Result], dataset: Dataset, board: dict[str, Any]) -> dict[str, str]:
+    """The charts of all models together, as SVG by name; `results` are best first."""
+    tests = {r.card.name: r.predictions[r.predictions["split"] == "test"] for r in results}
+    histories = {r.card.name: r.history for r in results if len(r.history)}
+    best = results[0].card.name
+    return {
+        "leaderboard": svg(charts.leaderboard(board)),
+        "leaderboard_narrow": svg(charts.leaderboard(board, width=3.8)),
+        "roc": svg(charts.roc(tests, dataset.class_names)),
+        "reliability": svg(charts.reliability(tests[best], dataset.class_names, best)),
+        "curves": svg(charts.validation_curves(histories)),
+        "curves_narrow": svg(charts.validation_curves(histories, width=3.8)),
+    }
+
+
 def build(
     results: list[Result],
     dataset: Dataset,
@@ -266,26 +218,12 @@ def build(
         name: dataset.images[train.loc[train["label"] == label, "id"].iloc[0]]
         for label, name in enumerate(dataset.class_names)
     }
+    sections: dict[str, list[dict[str, Any]]] = {}
     with mpl.rc_context(PAPER):  # type: ignore[arg-type]
-        tests = {r.card.name: r.predictions[r.predictions["split"] == "test"] for r in results}
-        histories = {r.card.name: r.history for r in results if len(r.history)}
-        best = results[0].card.name
-        drawn = {
-            "leaderboard": svg(charts.leaderboard(board)),
-            "leaderboard_narrow": svg(charts.leaderboard(board, width=3.8)),
-            "roc": svg(charts.roc(tests, dataset.class_names)),
-            "reliability": svg(charts.reliability(tests[best], dataset.class_names, best)),
-            "curves": svg(charts.validation_curves(histories)),
-            "curves_narrow": svg(charts.validation_curves(histories, width=3.8)),
-        }
-        sections: dict[str, list[dict[str, Any]]] = {}
+        drawn = shared_charts(results, dataset, board)
         for result in sorted(results, key=lambda result: result.card.name):
             kind = sections.setdefault(result.card.architecture.kind, [])
             kind.append(model_section(result, dataset, first))
-    counts = {
-        split: [int(((dataset.manifest["split"] == split) & (dataset.labels == label)).sum()) for label in (0, 1)]
-        for split in SPLITS
-    }
     return render(
         "report.html",
         class_names=dataset.class_names,
@@ -293,7 +231,10 @@ def build(
         vertical=VERTICAL.int().tolist(),
         horizontal=VERTICAL.T.int().tolist(),
         samples=samples(dataset),
-        counts=counts,
+        counts={
+            split: [int(((dataset.manifest["split"] == split) & (dataset.labels == label)).sum()) for label in (0, 1)]
+            for split in SPLITS
+        },
         least_squares=sections.get("least_squares", []),
         cnns=sections.get("lecture_cnn", []),
         transfers=sections.get("transfer", []),

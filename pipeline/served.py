@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
+import psutil
 import requests
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,7 +22,71 @@ from PIL import Image
 from pipeline.errors import PipelineError
 
 IMAGES_PER_REQUEST = 64
-SECONDS_TO_START = 60
+SECONDS_TO_START = 120
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    ready: str,
+    environment: dict[str, str],
+    *,
+    folder: Path = Path(),
+    expected: int = 200,
+) -> Iterator[float]:
+    """A server while the block runs; yields the seconds from its start until the address `ready` answers.
+
+    Args:
+        environment: all of its environment variables.
+        folder: where it is started.
+        expected: the status of that answer.
+
+    Raises:
+        PipelineError: it ended, or is not ready within two minutes; the message has the last line that it wrote.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        try:
+            while not _answers(ready, expected):
+                if process.poll() is not None or time.perf_counter() - start > SECONDS_TO_START:
+                    log.seek(0)
+                    last = (log.read().strip().splitlines() or ["it says nothing"])[-1]
+                    raise PipelineError(f"`{Path(command[0]).name} {command[1]}` does not start: {last}")
+                time.sleep(0.02)
+            yield time.perf_counter() - start
+        finally:
+            _end(process)
+
+
+def _answers(address: str, status: int) -> bool:
+    try:
+        return requests.get(address, timeout=2).status_code == status
+    except requests.RequestException:
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a server to end, and kill what of it is left after half a minute."""
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.kill()
+    process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -28,38 +94,16 @@ def serving() -> Iterator[str]:
     """`bentoml serve` in the current folder while the block runs, on a free port; yields its address.
 
     Raises:
-        PipelineError: it ended, or is not ready within a minute.
+        PipelineError: it does not start.
     """
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CAR_OR_TRUCK_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", "--host", "127.0.0.1", "--port", str(port)],
-            env=environment | {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            deadline = time.monotonic() + SECONDS_TO_START
-            while not _ready(address):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    last = (log.read().strip().splitlines() or ["it says nothing"])[-1]
-                    raise PipelineError(f"`bentoml serve` does not start: {last}")
-                time.sleep(0.1)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _ready(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/readyz", timeout=2).ok
-    except requests.RequestException:
-        return False
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAR_OR_TRUCK_")}
+    bentoml = str(Path(sys.executable).parent / "bentoml")
+    command = [bentoml, "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with tempfile.TemporaryDirectory() as home:
+        environment |= {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
+        with running(command, f"http://127.0.0.1:{port}/readyz", environment):
+            yield f"http://127.0.0.1:{port}"
 
 
 def classify(address: str, images: NDArray[np.uint8]) -> list[dict[str, float]]:
@@ -71,7 +115,7 @@ def classify(address: str, images: NDArray[np.uint8]) -> list[dict[str, float]]:
     found: list[dict[str, float]] = []
     with requests.Session() as session:
         for start in range(0, len(images), IMAGES_PER_REQUEST):
-            files = [("images", ("image.png", _png(image))) for image in images[start : start + IMAGES_PER_REQUEST]]
+            files = [("images", ("image.png", png(image))) for image in images[start : start + IMAGES_PER_REQUEST]]
             answer = session.post(f"{address}/predict", files=files, timeout=120)
             if not answer.ok:
                 raise PipelineError(f"the service answered {answer.status_code}: {answer.text[:200]}")
@@ -82,7 +126,8 @@ def classify(address: str, images: NDArray[np.uint8]) -> list[dict[str, float]]:
     return found
 
 
-def _png(image: NDArray[np.uint8]) -> bytes:
+def png(image: NDArray[np.uint8]) -> bytes:
+    """An image as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()

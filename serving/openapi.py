@@ -91,6 +91,31 @@ def _classifying(
     options: dict[str, str],
     other_answers: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [
+            {"name": option, "in": "query", "schema": {"type": "boolean"}, "description": about}
+            for option, about in options.items()
+        ],
+        "requestBody": _body(field, settings, options),
+        "responses": {
+            "200": _response(
+                "The answer", "application/json", {"$ref": f"#/components/schemas/{answer}"}, other_answers
+            ),
+            "400": _error("No image, or a body that is neither a whole form nor the JSON asked for"),
+            "401": _error("The token is missing or wrong"),
+            "405": _error("Not POST"),
+            "408": _error("The body came too slowly"),
+            "413": _error("Too many bytes, images or pixels"),
+            "415": _error("Neither multipart/form-data nor application/json"),
+            "422": _error("A file is no readable image; `index` and `filename` tell which"),
+            "429": _error("Too busy: try again after the seconds in the header `Retry-After`"),
+        },
+    }
+
+
+def _body(field: str, settings: Settings, options: dict[str, str]) -> dict[str, Any]:
     several = field == "images"
     file = {"type": "string", "format": "binary", "description": f"a {FORMATS} file of any size"}
     text = {
@@ -105,47 +130,21 @@ def _classifying(
     }
     limits = {"minItems": 1, "maxItems": settings.max_images}
     flags = {option: {"type": "boolean", "default": False, "description": about} for option, about in options.items()}
+
+    def schema(item: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "required": [field],
+            "properties": {field: {"type": "array", "items": item} | limits if several else item} | flags,
+            "additionalProperties": False,
+        }
+
+    example = {field: [text["example"]] if several else text["example"]}
     return {
-        "operationId": name,
-        "summary": summary,
-        "parameters": [
-            {"name": option, "in": "query", "schema": {"type": "boolean"}, "description": about}
-            for option, about in options.items()
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": [field],
-                        "properties": {field: {"type": "array", "items": file} | limits if several else file} | flags,
-                        "additionalProperties": False,
-                    }
-                },
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": [field],
-                        "properties": {field: {"type": "array", "items": text} | limits if several else text} | flags,
-                        "additionalProperties": False,
-                    },
-                    "example": {field: [text["example"]] if several else text["example"]},
-                },
-            },
-        },
-        "responses": {
-            "200": _response(
-                "The answer", "application/json", {"$ref": f"#/components/schemas/{answer}"}, other_answers
-            ),
-            "400": _error("No image, or a body that is neither a whole form nor the JSON asked for"),
-            "401": _error("The token is missing or wrong"),
-            "405": _error("Not POST"),
-            "408": _error("The body came too slowly"),
-            "413": _error("Too many bytes, images or pixels"),
-            "415": _error("Neither multipart/form-data nor application/json"),
-            "422": _error("A file is no readable image; `index` and `filename` tell which"),
-            "429": _error("Too busy: try again after the seconds in the header `Retry-After`"),
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": schema(file)},
+            "application/json": {"schema": schema(text), "example": example},
         },
     }
 

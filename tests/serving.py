@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from pipeline.served import free_port
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
@@ -87,12 +87,6 @@ class Serving:
                 return self.workers()
             time.sleep(0.2)
         raise AssertionError(f"there are {len(self.workers())} workers\n{self.said()}")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def post(url: str, paths: list[Path]) -> requests.Response:

@@ -53,7 +53,7 @@ def champion(packaged, result, dataset, in_tmp):
         LeastSquares,
         lambda: LectureCnn("grayscale"),
         lambda: LectureCnn("rgb"),
-        lambda: TransferNet(PACKAGED, 48, pretrained=True),
+        lambda: TransferNet(PACKAGED[0], 48, pretrained=True),
     ],
 )
 def test_onnx_answers_as_pytorch_for_any_number_of_images(make, tmp_path, dataset):

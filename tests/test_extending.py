@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 import requests
@@ -31,6 +32,21 @@ def test_another_pair_of_classes_by_params_alone(reproduced):
             sample = requests.get(f"{url}/ui/samples/dog-1.png").content
             answer = requests.post(f"{url}/predict", files=[("images", ("d.png", sample))]).json()
             assert set(answer["predictions"][0]["probabilities"]) == {"cat", "dog"}
+
+
+def test_another_backbone_is_a_package_and_a_param(reproduced, tmp_path):
+    text = (ROOT / "docs/extending.md").read_text()
+    package, command = re.search(r"```bash\nuv pip install (\S+)\n(dvc exp run .*)\n```", text).groups()
+    reproduced.run("uv", "pip", "install", "-q", "--python", sys.executable, "--target", str(tmp_path), package)
+    reproduced.environment["PYTHONPATH"] = str(tmp_path)  # not into the environment of these tests
+    with reproduced.left_as_it_was():
+        reproduced.run(*command.split())
+        card = reproduced.json("models/transfer/card.json")
+        assert card["architecture"]["backbone"] == "efficientnet_lite1"
+        metrics = reproduced.json("models/transfer/metrics.json")
+        assert metrics["parameters"] > 4_000_000
+        assert metrics["frozen_test_accuracy"] > 0.9
+    del reproduced.environment["PYTHONPATH"]
 
 
 def test_another_approach_is_a_module_and_a_stage_file(reproduced):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,7 +77,7 @@ def test_the_pipeline_imports_nothing_of_serving():
 
 
 def test_imports_go_one_way():
-    for path in PIPELINE:
+    for path in PIPELINE + SERVING:
         above = [file for file in own_files(path) - {path} if path in all_imports(file)]
         assert not above, f"{path.name} and {above} import each other"
 
@@ -99,6 +102,32 @@ def test_a_stage_depends_on_all_the_code_it_imports(name):
 )
 def test_a_stage_is_read_in_a_minute(path):
     assert len(path.read_text().splitlines()) <= 100
+
+
+LONGEST_FUNCTION, LONGEST_FILE = 55, 300
+
+
+def test_no_file_and_no_function_is_longer_than_a_reader_holds():
+    for path in PIPELINE + SERVING:
+        text = path.read_text()
+        assert len(text.splitlines()) <= LONGEST_FILE, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
+def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback(tmp_path, seconds):
+    """In a folder without params.yaml: should the imports end before the signal, the stage ends by itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.stages.transfer"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in errors, errors
 
 
 @pytest.mark.parametrize("stage", stages())

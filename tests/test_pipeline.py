@@ -22,10 +22,11 @@ import requests
 import yaml
 
 from pipeline.files import sha256_of
+from pipeline.served import free_port
 from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
 from tests.browser import open_page, pictures_shown, screenshot
 from tests.conftest import ROOT, copy_of_repository
-from tests.serving import Serving, free_port, kill_all, post
+from tests.serving import Serving, kill_all, post
 
 BIN = Path(sys.executable).parent
 BATCHES = make_batches(20)

@@ -98,6 +98,9 @@ def test_a_run_shows_the_result_folder(project):
         assert f"{metrics['test_accuracy']:.2%}".replace("%", " %") in seen["description"]
         assert run.data.tags["dataset_digest"] == results.read(Path("models") / name).card.dataset_digest
     tuned = content(runs()["cnn-tuned"])
+    assert runs()["baseline"].data.params == {"seed": "0"}
+    machine = {name: tuned["params"][name] for name in ("seed", "device", "processes", "deterministic")}
+    assert machine == {"seed": "0", "device": "cpu", "processes": "1", "deterministic": "False"}
     assert len(tuned["curves"]["epoch/learning_rate"]) == 3
     steps = {name.split("+step+")[1] for name in tuned["images"] if name.startswith("images/filters+")}
     assert steps == {"0", "3"}, "a slider shows learning"
@@ -287,6 +290,18 @@ def test_lost_artifacts_come_back(project):
     mlflow.pyfunc.load_model("models:/car-or-truck@champion")
     versions = connected().search_model_versions("name = 'car-or-truck'")
     assert [version.version for version in versions] == [2], "that of the lost files is gone"
+
+
+def test_a_server_that_does_not_answer_is_not_taken_for_lost_files(project, monkeypatch):
+    def refuse(*_):
+        raise OSError("Connection reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "list_logged_model_artifacts", refuse)
+        (fault,) = synced()
+    assert "Connection reset by peer" in fault
+    assert aliases() == {"champion": "1"}
+    assert len(connected().search_model_versions("name = 'car-or-truck'")) == 1
 
 
 @pytest.mark.parametrize("lost", sorted(store.RUN_FILES))

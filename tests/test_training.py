@@ -193,3 +193,13 @@ def test_a_checkpoint_belongs_to_its_params_data_and_code():
              checkpoint_path("cnn", recipe={"a": 1}, dataset="y")}  # fmt: skip
     assert len(paths) == 3
     assert checkpoint_path("cnn", recipe={"a": 1}, dataset="x") in paths
+
+
+def test_the_learning_rate_of_the_curves_is_the_param(job):
+    model = network()
+    groups = [
+        {"params": list(model.logit.parameters()), "rate_factor": 2.0},
+        {"params": list(model.conv1.parameters()), "rate_factor": 1.0},
+    ]
+    history = fit(model, TrainingParams.model_validate(RMSPROP), job, groups)
+    assert [epoch.learning_rate for epoch in history] == [RMSPROP["learning_rate"]] * 3

@@ -98,8 +98,8 @@ function showCard() {
   const facts = {
     "The approach": card.title,
     [`Right on ${card.test_images.toLocaleString("en")} test images`]:
-      `${percent(card.test_accuracy)} (95 % interval ${percent(low)} to ${percent(high)})`,
-    ...(people ? { "Individual people": percent(people) } : {}),
+      `${percent(card.test_accuracy, 2)} (95 % interval ${percent(low)} to ${percent(high)})`,
+    ...(people ? { "Individual people": percent(people, 2) } : {}),
     "Model (SHA-256)": card.digest.slice(0, 12),
     "Dataset (SHA-256)": card.dataset_digest.slice(0, 12),
     ...(card.run_id ? { "Run in MLflow": card.run_id.slice(0, 12) } : {}),

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The whole pipeline with other params, beside the workspace: tools/experiment.sh NAME "TITLE" PARAM=VALUE... The
+# leaderboard goes into docs/NAME.md, the runs into MLflow with the tag dvc_experiment; the experiment itself is removed.
+set -euo pipefail
+name=$1 title=$2
+shift 2
+changes=()
+for change in "$@"; do changes+=(--set-param "$change"); done
+dvc exp run --temp --name "$name" "${changes[@]}"
+dvc exp branch "$name" "$name-results"
+{
+    printf '# %s\n\nMade by `make %s`: this repository with `%s`, and nothing else changed.\n\n' "$title" "$name" "$*"
+    git show "$name-results:reports/leaderboard.md"
+} > "docs/$name.md.part"
+mv "docs/$name.md.part" "docs/$name.md"
+git branch --quiet -D "$name-results"
+dvc exp remove "$name"
