@@ -10,8 +10,8 @@ import requests
 import yaml
 
 from tests.conftest import ROOT
+from tests.repository import Repository, reproduced
 from tests.serving import Serving
-from tests.test_pipeline import Repository, reproduced
 
 pytestmark = pytest.mark.slow
 __all__ = ["reproduced"]

@@ -3,119 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tarfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-import requests
-import yaml
 
 from pipeline.files import sha256_of
-from pipeline.served import free_port
-from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
+from tests.archives import ARCHIVES, running_server, source
 from tests.browser import open_page, pictures_shown, screenshot
-from tests.conftest import ROOT, copy_of_repository
-from tests.serving import Serving, kill_all, post
+from tests.repository import BATCHES, MODELS, reproduced
+from tests.serving import Serving, post
 
-BIN = Path(sys.executable).parent
-BATCHES = make_batches(20)
-MODELS = ("baseline", "cnn-lecture", "cnn-tuned", "transfer")
-
-
-def small_params(server) -> dict:
-    """The repository's params with small data, short training, one source that refuses and one that is cut off."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    sources = []
-    for name, format, behaviour in (("first", "python_archive", "refuse"), ("second", "binary_archive", "cut")):
-        archive = ARCHIVES[format](BATCHES)
-        server.files[f"/{name}"], server.behaviour[f"/{name}"] = archive, behaviour
-        sources.append(source(name, format, server.url(f"/{name}"), archive))
-    download = download_params(sources, BATCHES, stall_seconds=0.5)
-    params["download"] = download.model_dump()
-    params["data"] |= {"images_per_class": {"train": 100, "test": 20}, "validation_share": 0.2}
-    for recipe in params["cnn"].values():
-        recipe["training"] |= {"epochs": 5, "batch_size": 16, "ema_decay": 0.0}
-    params["cnn"]["tuned"]["training"] |= {"epochs": 20}  # long enough to be killed in the middle
-    params["transfer"] |= {"resolution": 32}
-    params["transfer"]["training"] |= {"epochs": 1, "batch_size": 16}
-    params["tracking"]["system_metrics_seconds"] = 0.5
-    return params
-
-
-class Repository:
-    """A copy of the repository, a git checkout of its own, and commands run in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        names = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "PYTHONPATH")
-        self.environment = {name: value for name, value in os.environ.items() if name not in names}
-        self.environment["PATH"] = f"{BIN}:{os.environ['PATH']}"
-
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=500, check=False
-        )
-        if check:
-            assert done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def change(self, **changes_of) -> None:
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        for name, changes in changes_of.items():
-            params[name] = params[name] | changes if isinstance(changes, dict) else changes
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
-
-    @contextmanager
-    def left_as_it_was(self) -> Iterator[None]:
-        """Afterwards params.yaml, dvc.lock and, out of DVC's cache, the results are what they were before."""
-        before = {name: (self.folder / name).read_bytes() for name in ("params.yaml", "dvc.lock")}
-        before |= {str(path): path.read_bytes() for path in self.not_cached()}
-        yield
-        for name, content in before.items():
-            (self.folder / name).write_bytes(content)
-        self.run("dvc", "checkout", "--force")
-
-    def not_cached(self) -> list[Path]:
-        """The results that git keeps."""
-        return [*self.folder.glob("models/*/metrics.json"), *self.folder.glob("reports/leaderboard.*")]
-
-    def digests(self) -> dict[str, str]:
-        """Every result file and its digest."""
-        files = [
-            path for top in ("data", "models", "reports") for path in (self.folder / top).rglob("*") if path.is_file()
-        ]
-        return {str(path.relative_to(self.folder)): sha256_of(path) for path in files}
-
-    def json(self, path: str):
-        return json.loads((self.folder / path).read_text())
-
-
-@pytest.fixture(scope="module")
-def reproduced(tmp_path_factory):
-    """A repository after its first `dvc repro`; tests that change it must leave it as they found it."""
-    repository = Repository(copy_of_repository(tmp_path_factory.mktemp("repository")))
-    for leftover in ("dvc.lock", "models", "reports"):
-        path = repository.folder / leftover
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    with running_server() as server:
-        params = small_params(server)
-        (repository.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        for command in ("init -q", "add -A", "commit -qm first"):
-            repository.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command.split())
-        repository.output = repository.run("dvc", "repro").stdout
-    return repository
+__all__ = ["reproduced"]
 
 
 def test_every_model_has_the_same_shape_of_result(reproduced):
@@ -342,84 +246,6 @@ def test_a_killed_repro_is_finished_by_the_next(reproduced):
     with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
         states = [state for (state,) in database.execute("select status from runs where name = 'cnn-tuned'")]
     assert sorted(states) == ["FINISHED", "FINISHED", "KILLED"]
-
-
-@pytest.mark.slow
-def test_experiments_land_in_the_one_database_by_their_names(reproduced):
-    """Two queued ones at once, in copies of the repository, on a fresh database; the workspace stays as it is."""
-    for command in ("add -A", "commit -qm results"):
-        reproduced.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command.split())
-    before = reproduced.digests()
-    (reproduced.folder / "mlflow.db").unlink()
-    for epochs in (1, 2):
-        reproduced.run(
-            "dvc", "exp", "run", "--queue", "-n", f"epochs-{epochs}", "-S", f"cnn.lecture.training.epochs={epochs}"
-        )
-    reproduced.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
-    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
-        found = database.execute(
-            "select value, runs.name, artifact_uri from tags join runs using (run_uuid) where key = 'dvc_experiment'"
-        ).fetchall()
-    assert sorted((value, name) for value, name, _ in found) == [
-        ("epochs-1", "cnn-lecture"),
-        ("epochs-2", "cnn-lecture"),
-    ]
-    assert all(location.startswith(f"{reproduced.folder}/mlruns/") for _, _, location in found)
-    assert reproduced.digests() == before
-    # The workspace's own run of this model was in the deleted database; the others' came back with the experiments.
-    output = reproduced.run("dvc", "repro").stdout
-    assert re.findall(r"^(\S+): its run was missing", output, re.MULTILINE) == ["cnn-lecture"]
-    shown = reproduced.run("dvc", "exp", "show", "--csv").stdout
-    assert "epochs-1" in shown and "epochs-2" in shown
-
-
-@pytest.mark.slow
-def test_mlflow_serves_the_registered_champion(reproduced):
-    """`mlflow models serve` answers as the ONNX file does."""
-    from pipeline import car_truck
-    from pipeline.export import onnx_probabilities
-
-    images = car_truck.load(reproduced.folder / "data/car_truck").images[:3]
-    port = free_port()
-    environment = reproduced.environment | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-    command = [BIN / "mlflow", "models", "serve", "-m", "models:/car-or-truck@champion"]
-    with (reproduced.folder / ".cache/serve.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--env-manager", "local", "--port", str(port)],
-            cwd=reproduced.folder, env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        for _ in range(300):
-            time.sleep(0.2)
-            with suppress(requests.RequestException):
-                if requests.get(f"http://127.0.0.1:{port}/ping", timeout=2).ok:
-                    break
-        body = {"instances": images.tolist()}
-        answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=30)
-    finally:
-        kill_all(process.pid)
-        process.wait()
-    assert answer.ok, answer.text
-    expected = onnx_probabilities(reproduced.folder / "models/champion/model.onnx", images)
-    assert answer.json()["predictions"]["probability"] == pytest.approx(expected.tolist(), abs=1e-5)
-
-
-@pytest.mark.slow  # tests/test_distributed.py has the everyday one
-def test_two_processes_train_where_a_param_says_so(reproduced):
-    """torchrun under DVC: the same shape of result, one run, about the same accuracy."""
-    count = "select count(*) from runs where name = 'cnn-tuned'"
-    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
-        (before,) = database.execute(count).fetchone()
-    with reproduced.left_as_it_was():
-        reproduced.change(processes=2)
-        done = reproduced.run("dvc", "repro", "--force", "--single-item", "cnn@tuned")
-        assert "in 2 processes" in done.stdout
-        assert done.stdout.count("epoch   3/20") == 1
-        metrics = reproduced.json("models/cnn-tuned/metrics.json")
-        assert metrics["train_accuracy"] > 0.9
-    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
-        (after,) = database.execute(count).fetchone()
-    assert after == before + 1, "the leader alone logs"
 
 
 def test_the_service_answers_as_the_pipeline_does(reproduced, tmp_path):

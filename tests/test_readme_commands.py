@@ -14,8 +14,8 @@ import requests
 
 from tests.conftest import ROOT
 from tests.hostile import photo, saved
+from tests.repository import Repository, reproduced
 from tests.serving import kill_all
-from tests.test_pipeline import Repository, reproduced
 
 pytestmark = pytest.mark.slow
 __all__ = ["reproduced"]

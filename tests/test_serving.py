@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
-import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import bentoml
@@ -25,42 +17,14 @@ import pytest
 import requests
 import yaml
 from PIL import Image
-from starlette.responses import PlainTextResponse
 
-from serving.settings import Settings, SettingsFault
+from serving.settings import Settings
 from tests.conftest import ROOT
 from tests.hostile import photo, saved
-from tests.serving import BIN, Serving, environment, make_service
+from tests.service import files_of, folder, start, url
+from tests.serving import BIN, environment
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, small_dataset):
-    return make_service(tmp_path_factory.mktemp("service"), small_dataset)
-
-
-@pytest.fixture(scope="module")
-def url(folder, tmp_path_factory):
-    with Serving(folder, environment(tmp_path_factory.mktemp("home"), CAR_OR_TRUCK_WORKERS="1")) as url:
-        yield url
-
-
-@pytest.fixture
-def start(folder, tmp_path):
-    """Start a service of its own, with settings of its own."""
-
-    @contextmanager
-    def started(**settings: str):
-        serving = Serving(folder, environment(tmp_path / "home", **settings))
-        with serving:
-            yield serving
-
-    return started
-
-
-def files_of(images, field="images"):
-    return [
-        (field, (f"{number}.png", saved(Image.fromarray(i), "PNG"), "image/png")) for number, i in enumerate(images)
-    ]
+__all__ = ["folder", "start", "url"]
 
 
 def test_the_answers_are_the_models_own(url, folder, small_dataset):
@@ -197,173 +161,6 @@ def test_the_bound_address_is_this_machine_only(url):
     assert f"00000000:{port:04X}" not in addresses
 
 
-def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(start):
-    with start(CAR_OR_TRUCK_TOKEN="open-sesame", CAR_OR_TRUCK_WORKERS="1") as serving:
-        assert requests.get(f"{serving.url}/readyz").status_code == 200
-        for path in ("model", "metrics", "ui/", "openapi.json", "schema.json", "docs", "nothing"):
-            answer = requests.get(f"{serving.url}/{path}")
-            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
-            assert answer.headers["www-authenticate"] == "Bearer"
-        wrong = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer open-sesam"})
-        right = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer open-sesame"})
-        assert (wrong.status_code, right.status_code) == (401, 200)
-        assert "open-sesame" not in serving.said()
-
-
-def test_pages_of_other_origins_may_call_only_where_they_are_listed(start, url):
-    asked = {"Origin": "https://good.example", "Access-Control-Request-Method": "POST"}
-    assert "access-control-allow-origin" not in requests.options(f"{url}/predict", headers=asked).headers
-    with start(
-        CAR_OR_TRUCK_CORS_ORIGINS="https://good.example, https://other.example", CAR_OR_TRUCK_WORKERS="1"
-    ) as serving:
-        allowed = requests.options(f"{serving.url}/predict", headers=asked)
-        assert allowed.headers["access-control-allow-origin"] == "https://good.example"
-        refused = requests.options(f"{serving.url}/predict", headers=asked | {"Origin": "https://evil.example"})
-        assert "access-control-allow-origin" not in refused.headers
-
-
-def test_limits_are_set_by_the_environment(start):
-    limits = {
-        "MAX_IMAGES": "2", "MAX_BODY_MEGABYTES": "0.1", "MAX_MEGAPIXELS": "0.01", "MAX_REQUEST_MEGAPIXELS": "0.012",
-    }  # fmt: skip
-    with start(
-        **{f"CAR_OR_TRUCK_{name}": value for name, value in limits.items()}, CAR_OR_TRUCK_WORKERS="1"
-    ) as serving:
-        predict = f"{serving.url}/predict"
-
-        def codes(*files: bytes) -> tuple[int, str]:
-            answer = requests.post(predict, files=[("images", ("a.png", file)) for file in files])
-            return answer.status_code, answer.json().get("code")
-
-        small, middle, large = (saved(Image.new("RGB", (side, side)), "PNG") for side in (20, 90, 110))
-        assert codes(small) == (200, None)
-        assert codes(small, small, small) == (413, "too_many_images")
-        assert codes(large) == (422, "image_too_large")
-        assert codes(middle, middle) == (413, "too_many_pixels")
-        assert codes(bytes(200_000)) == (413, "body_too_large")
-
-
-def test_a_page_without_samples_is_no_fault(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    shutil.rmtree(copy / "models/champion/samples")
-    with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
-        assert requests.get(f"{url}/ui/samples").json() == []
-        assert requests.get(f"{url}/ui/samples/car-1.png").status_code == 404
-
-
-def test_a_client_that_does_not_read_holds_no_place_for_ever():
-    from serving.guard import Guard
-
-    async def never_taken(_) -> None:
-        await asyncio.Event().wait()
-
-    async def nothing_more() -> dict:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    guard = Guard(PlainTextResponse("x"), Settings(send_seconds=0.2), "car_or_truck", ["/model"])
-    scope = {"type": "http", "method": "GET", "path": "/model", "headers": []}
-    asyncio.run(asyncio.wait_for(guard(scope, nothing_more, never_taken), 5))
-    assert (guard.requests_held, guard.bytes_held) == (0, 0)
-
-
-def test_too_many_at_a_time_are_told_to_come_back(start):
-    with start(CAR_OR_TRUCK_MAX_REQUESTS="1", CAR_OR_TRUCK_WORKERS="1") as serving:
-        slow = [("images", ("a.png", saved(Image.new("L", (5000, 4900)), "PNG")))] * 4
-        answers = []
-
-        def send() -> None:
-            answers.append(requests.post(f"{serving.url}/predict", files=slow))
-
-        clients = [threading.Thread(target=send) for _ in range(6)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
-        refused = [answer for answer in answers if answer.status_code == 429]
-        assert any(answer.status_code == 200 for answer in answers)
-        assert refused
-        assert all(answer.headers["retry-after"] == "1" for answer in refused)
-        assert requests.get(f"{serving.url}/readyz").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "told"),
-    [
-        ("CAR_OR_TRUCK_MAX_IMAGES", "many", "CAR_OR_TRUCK_MAX_IMAGES is 'many'"),
-        ("CAR_OR_TRUCK_MAX_IMAGES", "0", "CAR_OR_TRUCK_MAX_IMAGES is '0'"),
-        ("CAR_OR_TRUCK_BODY_SECONDS", "nan", "CAR_OR_TRUCK_BODY_SECONDS is 'nan'"),
-        (
-            "CAR_OR_TRUCK_MAX_IMAGE",
-            "3",
-            "CAR_OR_TRUCK_MAX_IMAGE is no setting of the service; there are CAR_OR_TRUCK_TOKEN",
-        ),
-    ],
-)
-def test_a_wrong_setting_is_one_line(variable, value, told):
-    with pytest.raises(SettingsFault) as caught:
-        Settings.from_environment({variable: value})
-    assert str(caught.value).startswith(told)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (shutil.rmtree, "card.json cannot be read"),
-        (lambda champion: (champion / "model.onnx").unlink(), "model.onnx cannot be read"),
-        (lambda champion: (champion / "model.onnx").write_bytes(b"x"), "is not the model of its card.json"),
-        (lambda champion: (champion / "card.json").write_text("{"), "card.json is damaged"),
-        (lambda champion: (champion / "card.json").write_text('{"schema": 99}'), "schema 99, this service reads 1"),
-    ],
-)
-def test_a_model_that_cannot_be_served_ends_the_service_before_it_listens(folder, tmp_path, damage, told):
-    copy = shutil.copytree(folder, tmp_path / "service")
-    damage(copy / "models" / "champion")
-    done = subprocess.run(
-        [BIN / "bentoml", "serve"], cwd=copy, env=environment(tmp_path / "home", BENTOML_PORT="0"), capture_output=True,
-        text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "listening" not in done.stderr + done.stdout
-    (line,) = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    assert line.startswith("error: ")
-    assert told in line
-
-
-def test_sigterm_answers_what_runs_refuses_what_is_new_and_exits_0(start):
-    with start(CAR_OR_TRUCK_WORKERS="1") as serving:
-        slow = [("images", ("a.png", saved(Image.new("L", (5000, 4900)), "PNG")))] * 4
-        answers = []
-        client = threading.Thread(target=lambda: answers.append(requests.post(f"{serving.url}/predict", files=slow)))
-        client.start()
-        time.sleep(0.3)
-        os.kill(serving.process.pid, signal.SIGTERM)
-        client.join()
-        assert answers[0].status_code == 200
-        assert serving.process.wait(20) == 0
-        with pytest.raises(requests.ConnectionError):
-            requests.get(f"{serving.url}/readyz", timeout=2)
-
-
-def test_a_killed_worker_costs_its_own_requests_only(start):
-    with start(CAR_OR_TRUCK_WORKERS="2") as serving:
-        first, second = serving.wait_for_workers(2)
-        first.kill()
-        answered = 0
-        for _ in range(20):
-            try:
-                assert requests.get(f"{serving.url}/model", timeout=10).status_code == 200
-                answered += 1
-            except requests.ConnectionError:
-                continue  # a connection that the dead one had taken
-        assert answered >= 15
-        deadline = time.monotonic() + 30
-        while len(serving.workers()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert len(serving.workers()) == 2
-        assert second.is_running()
-
-
 def test_the_openapi_document_names_every_endpoint_and_error(url):
     document = requests.get(f"{url}/openapi.json").json()
     assert document == requests.get(f"{url}/docs.json").json()
@@ -373,28 +170,6 @@ def test_the_openapi_document_names_every_endpoint_and_error(url):
     )
     example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
     assert requests.post(f"{url}/predict", json=example).status_code == 200
-
-
-def test_a_new_champion_is_picked_up_by_a_restart(folder, tmp_path, small_dataset):
-    copy = shutil.copytree(folder, tmp_path / "service")
-    with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
-        card_path = copy / "models/champion/card.json"
-        card_path.write_text(json.dumps(json.loads(card_path.read_text()) | {"name": "newer"}))
-        assert requests.get(f"{url}/model").json()["name"] == "baseline", "what is served is what is shown"
-    with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
-        assert requests.get(f"{url}/model").json()["name"] == "newer"
-
-
-def test_connections_that_send_nothing_block_nobody(url):
-    port = int(url.rsplit(":", 1)[1])
-    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
-    try:
-        for connection in idle[:50]:
-            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
-        assert requests.get(f"{url}/model", timeout=5).status_code == 200
-    finally:
-        for connection in idle:
-            connection.close()
 
 
 def test_the_service_needs_nothing_that_is_not_in_its_requirements(folder, tmp_path):

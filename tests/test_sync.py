@@ -4,88 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-from mlflow.entities import ViewType
 from mlflow.tracking._tracking_service import utils
 
-from pipeline import results, store, sync, tracking
+from pipeline import results, store, tracking
 from pipeline.approach import run_approach
-from pipeline.errors import PipelineError
 from pipeline.export import onnx_probabilities
 from pipeline.files import read_json, sha256_of
 from pipeline.stages import cnn
 from pipeline.stages import sync as sync_stage
-from tests import projects
 from tests.conftest import ROOT
-from tests.projects import MODELS, small_params, train_baseline, train_cnn, working_in
+from tests.projects import MODELS, small_params, train_baseline, working_in
+from tests.synced import aliases, connected, content, original, project, runs, sqlite_content, synced
 
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory, small_dataset):
-    folder = tmp_path_factory.mktemp("original")
-    projects.make(folder, small_dataset)
-    return folder
-
-
-@pytest.fixture
-def project(original, tmp_path):
-    """A copy of the finished project, and so a moved one; the test works in it."""
-    folder = tmp_path / "a copy, elsewhere"
-    shutil.copytree(original, folder)
-    utils._artifact_repos_cache.clear()  # by run id: in one process, the copies' runs would be one another's
-    with working_in(folder):
-        yield folder
-
-
-def connected() -> mlflow.MlflowClient:
-    client, _ = tracking.connect("car-or-truck")
-    return client
-
-
-def synced() -> list[str]:
-    return sync.sync(sync.result_folders())
-
-
-def runs(view: int = ViewType.ACTIVE_ONLY) -> dict[str, mlflow.entities.Run]:
-    client, experiment_id = tracking.connect("car-or-truck")
-    found = client.search_runs([experiment_id], run_view_type=view)
-    assert len({run.info.run_name for run in found}) == len(found), "nothing is there twice"
-    return {run.info.run_name: run for run in found}
-
-
-def content(run: mlflow.entities.Run) -> dict:
-    """All that a person sees of a run."""
-    client, run_id = connected(), run.info.run_id
-    curves = {
-        name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
-        for name in run.data.metrics
-    }
-    files = {
-        file.path for top in client.list_artifacts(run_id) for file in [top, *client.list_artifacts(run_id, top.path)]
-    }
-    grid = sorted(name.partition("+timestamp")[0] for name in files if name.startswith("images/"))
-    return {
-        "metrics": run.data.metrics,
-        "curves": curves,
-        "params": run.data.params,
-        "times": (run.info.start_time, run.info.end_time),
-        "description": run.data.tags["mlflow.note.content"],
-        "own tags": {
-            name: run.data.tags[name] for name in ("stage", "device", "git_commit", "params_digest", "result_digest")
-        },
-        "files": {name for name in files if not name.startswith("images/")},
-        "images": grid,
-        "inputs": [(found.dataset.name, found.dataset.digest) for found in run.inputs.dataset_inputs],
-    }
+__all__ = ["original", "project"]
 
 
 def test_a_run_shows_the_result_folder(project):
@@ -127,12 +66,6 @@ def test_running_it_twice_changes_nothing(project):
     before = sqlite_content(project)
     assert not synced()
     assert sqlite_content(project) == before
-
-
-def sqlite_content(folder: Path) -> dict:
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
-        return {name: sorted(map(repr, database.execute(f"select * from {name}"))) for name in tables}
 
 
 def test_a_deleted_database_is_rebuilt_with_everything(project, tmp_path):
@@ -186,71 +119,6 @@ def test_a_run_deleted_in_the_ui_stays_deleted_and_is_named(project, capsys):
     assert "mlflow runs restore" in capsys.readouterr().out, "`dvc repro` says so too, each time"
 
 
-def test_a_damaged_result_is_named_and_the_others_are_synced(project):
-    (project / "mlflow.db").unlink()
-    (project / "models/cnn-tuned/card.json").write_text("{")
-    (fault,) = synced()
-    assert "models/cnn-tuned/card.json is damaged" in fault
-    assert set(runs()) == {"baseline"}
-
-
-@pytest.mark.parametrize("missing", ["run.json", "history.csv", "model.safetensors"])
-def test_a_missing_file_is_named(project, missing):
-    (project / "mlflow.db").unlink()
-    (project / "models/cnn-tuned" / missing).unlink()
-    faults = synced()
-    assert any(f"cnn-tuned/{missing}" in fault for fault in faults), faults
-
-
-@pytest.mark.parametrize("damage", ["missing", "broken"])
-def test_pictures_are_looked_at_before_a_run_is_made(project, damage):
-    (project / "mlflow.db").unlink()
-    figures = project / "models/cnn-tuned/figures"
-    if damage == "missing":
-        shutil.rmtree(figures)
-    else:
-        picture = figures / "roc.png"
-        content = picture.read_bytes()
-        picture.unlink()
-        picture.write_bytes(content[: len(content) // 2])
-    (fault,) = synced()
-    assert "models/cnn-tuned/figures" in fault
-    assert set(runs()) == {"baseline"}, "nothing half-written"
-
-
-def test_rebuilding_that_was_killed_is_done_again_and_leaves_one_run(project, monkeypatch):
-    (project / "mlflow.db").unlink()
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sync, "log_result", killed)
-        with pytest.raises(KeyboardInterrupt):
-            synced()
-    assert not synced()
-    assert set(runs()) == set(MODELS)
-    client, experiment_id = tracking.connect("car-or-truck")
-    assert len(client.search_runs([experiment_id])) == len(MODELS), "what the killed one left is deleted"
-
-
-def test_a_store_that_fails_in_the_middle_is_a_line_and_the_others_are_synced(project, monkeypatch):
-    (project / "mlflow.db").unlink()
-    original = tracking.log_files
-
-    def refuse(client, run_id, result, names):
-        if result.card.name == "baseline":
-            raise OSError("403 Forbidden")
-        original(client, run_id, result, names)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tracking, "log_files", refuse)
-        (fault,) = synced()
-    assert fault == f"MLflow at {store.tracking_uri()}: 403 Forbidden"
-    assert not synced()
-    assert set(runs()) == set(MODELS)
-
-
 def test_mlflows_own_name_of_the_database_is_the_repositorys(project, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     assert store.is_local()
@@ -259,24 +127,6 @@ def test_mlflows_own_name_of_the_database_is_the_repositorys(project, tmp_path, 
     assert store.tracking_uri() == f"sqlite:///{project}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////somewhere/else.db")
     assert not store.is_local()
-
-
-@pytest.mark.parametrize("results_there", [False, True])
-def test_the_stage_ends_well_before_there_is_a_champion(project, capsys, results_there):
-    shutil.rmtree("models/champion")
-    if not results_there:
-        shutil.rmtree("models")
-    sync_stage.main()
-    told = capsys.readouterr().out
-    assert ("there are no results yet" in told) == (not results_there)
-
-
-def test_changed_results_are_not_taken_for_those_of_the_run(project):
-    (project / "mlflow.db").unlink()
-    path = project / "models/baseline/metrics.json"
-    path.write_text(path.read_text().replace('"parameters": 1025', '"parameters": 1026'))
-    (fault,) = synced()
-    assert "models/baseline is not what its run.json was written for" in fault
 
 
 def test_lost_artifacts_come_back(project):
@@ -292,18 +142,6 @@ def test_lost_artifacts_come_back(project):
     assert [version.version for version in versions] == [2], "that of the lost files is gone"
 
 
-def test_a_server_that_does_not_answer_is_not_taken_for_lost_files(project, monkeypatch):
-    def refuse(*_):
-        raise OSError("Connection reset by peer")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, "list_logged_model_artifacts", refuse)
-        (fault,) = synced()
-    assert "Connection reset by peer" in fault
-    assert aliases() == {"champion": "1"}
-    assert len(connected().search_model_versions("name = 'car-or-truck'")) == 1
-
-
 @pytest.mark.parametrize("lost", sorted(store.RUN_FILES))
 def test_what_a_run_lost_comes_back_once(project, lost):
     before = content(runs()["cnn-tuned"])
@@ -317,56 +155,6 @@ def test_what_a_run_lost_comes_back_once(project, lost):
     assert not synced()
     assert content(runs()["cnn-tuned"]) == before
     assert store.holds({digest}, champion)
-
-
-def test_a_run_that_broke_off_is_replaced_by_a_whole_one(project):
-    """As a SIGKILL between its last epoch and its end leaves it."""
-    client = connected()
-    run_id = runs()["cnn-tuned"].info.run_id
-    client.delete_tag(run_id, "result_digest")
-    client.set_tag(run_id, "pid", "999999999")
-    client.update_run(run_id, "RUNNING")
-    assert not synced()
-    assert runs()["cnn-tuned"].info.run_id != run_id
-    assert content(runs()["cnn-tuned"])["images"]
-
-
-def test_training_goes_on_without_a_server_and_sync_brings_the_run_in(project, monkeypatch, capsys):
-    before = runs()["cnn-tuned"].info.run_id
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        train_cnn(small_params())
-        with pytest.raises(PipelineError, match="http://127.0.0.1:9 cannot be used.*Connection refused"):
-            synced()
-    output = capsys.readouterr().out
-    assert "warning: MLflow at http://127.0.0.1:9 cannot be used" in output
-    assert output.count("the training goes on without it") == 1
-    assert results.read_record(Path("models/cnn-tuned")).run_id is None
-    assert not synced()
-    client, experiment_id = tracking.connect("car-or-truck")
-    named = client.search_runs([experiment_id], "attributes.run_name = 'cnn-tuned'")
-    assert len(named) == 2
-    assert {before} < {run.info.run_id for run in named}
-
-
-def test_a_stage_only_warns_when_mlflow_cannot_be_reached(project, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        sync_stage.main()
-    assert "`make sync` tries again" in capsys.readouterr().out
-
-
-def test_a_database_of_an_older_schema_is_one_line_that_says_what_to_do(project):
-    with closing(sqlite3.connect("mlflow.db")) as database, database:
-        database.execute("update alembic_version set version_num = 'acf3f17fdcc7'")
-    with pytest.raises(PipelineError, match="out-of-date database schema.*`mlflow db upgrade sqlite:///.*mlflow.db`"):
-        synced()
-
-
-def test_a_file_that_is_no_database_is_one_line_that_says_what_to_do(project):
-    Path("mlflow.db").write_text("no database")
-    with pytest.raises(PipelineError, match="file is not a database; move it away, and `make sync`"):
-        synced()
 
 
 def test_a_new_champion_is_a_new_version_and_an_old_one_gets_its_alias_back(project):
@@ -391,11 +179,6 @@ def test_a_new_champion_is_a_new_version_and_an_old_one_gets_its_alias_back(proj
     assert not synced()
     assert aliases() == {"champion": "1", "previous": "2"}
     assert client.get_model_version("car-or-truck", "1").tags["onnx_sha256"] == first
-
-
-def aliases() -> dict[str, str]:
-    found = connected().get_registered_model(store.REGISTERED_MODEL).aliases
-    return {alias: str(version) for alias, version in found.items()}
 
 
 def test_an_experiment_in_a_copy_logs_here_and_leaves_the_champion_alone(project, tmp_path, monkeypatch):

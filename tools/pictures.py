@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import requests
 from playwright.sync_api import sync_playwright
 
-from pipeline.served import serving
+from pipeline.served import free_port, running, serving
 
 PICTURES = Path("docs/pictures")
 FIGURES = {
@@ -25,22 +23,10 @@ NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false'); 
 
 def mlflow_charts(path: Path) -> None:
     """Take a picture of MLflow's chart view over all runs."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [Path(sys.executable).parent / "mlflow", "ui", "--workers", "1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(240):
-            try:
-                requests.get(f"{address}/health", timeout=2).raise_for_status()
-                break
-            except requests.RequestException:
-                time.sleep(0.5)
+    command = [str(Path(sys.executable).parent / "mlflow"), "ui", "--workers", "1", "--port", str(port)]
+    with running(command, f"{address}/health", dict(os.environ)):
         query = {"experiment_name": "car-or-truck"}
         found = requests.get(f"{address}/api/2.0/mlflow/experiments/get-by-name", query, timeout=20).json()
         experiment = found["experiment"]["experiment_id"]
@@ -58,9 +44,6 @@ def mlflow_charts(path: Path) -> None:
             page.wait_for_timeout(5000)  # its charts move into place
             page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1500, "height": 1060})
             browser.close()
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def service_page(path: Path) -> None:

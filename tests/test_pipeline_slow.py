@@ -1,0 +1,96 @@
+"""More that the true `dvc repro` does, which takes longer."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import time
+from contextlib import suppress
+
+import pytest
+import requests
+
+from pipeline.served import free_port
+from tests.repository import BIN, reproduced
+from tests.serving import kill_all
+
+__all__ = ["reproduced"]
+
+
+@pytest.mark.slow
+def test_experiments_land_in_the_one_database_by_their_names(reproduced):
+    """Two queued ones at once, in copies of the repository, on a fresh database; the workspace stays as it is."""
+    for command in ("add -A", "commit -qm results"):
+        reproduced.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command.split())
+    before = reproduced.digests()
+    (reproduced.folder / "mlflow.db").unlink()
+    for epochs in (1, 2):
+        reproduced.run(
+            "dvc", "exp", "run", "--queue", "-n", f"epochs-{epochs}", "-S", f"cnn.lecture.training.epochs={epochs}"
+        )
+    reproduced.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
+    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
+        found = database.execute(
+            "select value, runs.name, artifact_uri from tags join runs using (run_uuid) where key = 'dvc_experiment'"
+        ).fetchall()
+    assert sorted((value, name) for value, name, _ in found) == [
+        ("epochs-1", "cnn-lecture"),
+        ("epochs-2", "cnn-lecture"),
+    ]
+    assert all(location.startswith(f"{reproduced.folder}/mlruns/") for _, _, location in found)
+    assert reproduced.digests() == before
+    # The workspace's own run of this model was in the deleted database; the others' came back with the experiments.
+    output = reproduced.run("dvc", "repro").stdout
+    assert re.findall(r"^(\S+): its run was missing", output, re.MULTILINE) == ["cnn-lecture"]
+    shown = reproduced.run("dvc", "exp", "show", "--csv").stdout
+    assert "epochs-1" in shown and "epochs-2" in shown
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_registered_champion(reproduced):
+    """`mlflow models serve` answers as the ONNX file does."""
+    from pipeline import car_truck
+    from pipeline.export import onnx_probabilities
+
+    images = car_truck.load(reproduced.folder / "data/car_truck").images[:3]
+    port = free_port()
+    environment = reproduced.environment | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
+    command = [BIN / "mlflow", "models", "serve", "-m", "models:/car-or-truck@champion"]
+    with (reproduced.folder / ".cache/serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--env-manager", "local", "--port", str(port)],
+            cwd=reproduced.folder, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        for _ in range(300):
+            time.sleep(0.2)
+            with suppress(requests.RequestException):
+                if requests.get(f"http://127.0.0.1:{port}/ping", timeout=2).ok:
+                    break
+        body = {"instances": images.tolist()}
+        answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=30)
+    finally:
+        kill_all(process.pid)
+        process.wait()
+    assert answer.ok, answer.text
+    expected = onnx_probabilities(reproduced.folder / "models/champion/model.onnx", images)
+    assert answer.json()["predictions"]["probability"] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.slow  # tests/test_distributed.py has the everyday one
+def test_two_processes_train_where_a_param_says_so(reproduced):
+    """torchrun under DVC: the same shape of result, one run, about the same accuracy."""
+    count = "select count(*) from runs where name = 'cnn-tuned'"
+    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
+        (before,) = database.execute(count).fetchone()
+    with reproduced.left_as_it_was():
+        reproduced.change(processes=2)
+        done = reproduced.run("dvc", "repro", "--force", "--single-item", "cnn@tuned")
+        assert "in 2 processes" in done.stdout
+        assert done.stdout.count("epoch   3/20") == 1
+        metrics = reproduced.json("models/cnn-tuned/metrics.json")
+        assert metrics["train_accuracy"] > 0.9
+    with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
+        (after,) = database.execute(count).fetchone()
+    assert after == before + 1, "the leader alone logs"

@@ -1,0 +1,164 @@
+"""Whatever is damaged, missing or down is named in a line, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipeline import results, store, sync, tracking
+from pipeline.errors import PipelineError
+from pipeline.stages import sync as sync_stage
+from tests.projects import MODELS, small_params, train_cnn
+from tests.synced import aliases, connected, content, original, project, runs, synced
+
+__all__ = ["original", "project"]
+
+
+def test_a_damaged_result_is_named_and_the_others_are_synced(project):
+    (project / "mlflow.db").unlink()
+    (project / "models/cnn-tuned/card.json").write_text("{")
+    (fault,) = synced()
+    assert "models/cnn-tuned/card.json is damaged" in fault
+    assert set(runs()) == {"baseline"}
+
+
+@pytest.mark.parametrize("missing", ["run.json", "history.csv", "model.safetensors"])
+def test_a_missing_file_is_named(project, missing):
+    (project / "mlflow.db").unlink()
+    (project / "models/cnn-tuned" / missing).unlink()
+    faults = synced()
+    assert any(f"cnn-tuned/{missing}" in fault for fault in faults), faults
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_pictures_are_looked_at_before_a_run_is_made(project, damage):
+    (project / "mlflow.db").unlink()
+    figures = project / "models/cnn-tuned/figures"
+    if damage == "missing":
+        shutil.rmtree(figures)
+    else:
+        picture = figures / "roc.png"
+        content = picture.read_bytes()
+        picture.unlink()
+        picture.write_bytes(content[: len(content) // 2])
+    (fault,) = synced()
+    assert "models/cnn-tuned/figures" in fault
+    assert set(runs()) == {"baseline"}, "nothing half-written"
+
+
+def test_rebuilding_that_was_killed_is_done_again_and_leaves_one_run(project, monkeypatch):
+    (project / "mlflow.db").unlink()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync, "log_result", killed)
+        with pytest.raises(KeyboardInterrupt):
+            synced()
+    assert not synced()
+    assert set(runs()) == set(MODELS)
+    client, experiment_id = tracking.connect("car-or-truck")
+    assert len(client.search_runs([experiment_id])) == len(MODELS), "what the killed one left is deleted"
+
+
+def test_a_store_that_fails_in_the_middle_is_a_line_and_the_others_are_synced(project, monkeypatch):
+    (project / "mlflow.db").unlink()
+    original = tracking.log_files
+
+    def refuse(client, run_id, result, names):
+        if result.card.name == "baseline":
+            raise OSError("403 Forbidden")
+        original(client, run_id, result, names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "log_files", refuse)
+        (fault,) = synced()
+    assert fault == f"MLflow at {store.tracking_uri()}: 403 Forbidden"
+    assert not synced()
+    assert set(runs()) == set(MODELS)
+
+
+@pytest.mark.parametrize("results_there", [False, True])
+def test_the_stage_ends_well_before_there_is_a_champion(project, capsys, results_there):
+    shutil.rmtree("models/champion")
+    if not results_there:
+        shutil.rmtree("models")
+    sync_stage.main()
+    told = capsys.readouterr().out
+    assert ("there are no results yet" in told) == (not results_there)
+
+
+def test_changed_results_are_not_taken_for_those_of_the_run(project):
+    (project / "mlflow.db").unlink()
+    path = project / "models/baseline/metrics.json"
+    path.write_text(path.read_text().replace('"parameters": 1025', '"parameters": 1026'))
+    (fault,) = synced()
+    assert "models/baseline is not what its run.json was written for" in fault
+
+
+def test_a_server_that_does_not_answer_is_not_taken_for_lost_files(project, monkeypatch):
+    def refuse(*_):
+        raise OSError("Connection reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "list_logged_model_artifacts", refuse)
+        (fault,) = synced()
+    assert "Connection reset by peer" in fault
+    assert aliases() == {"champion": "1"}
+    assert len(connected().search_model_versions("name = 'car-or-truck'")) == 1
+
+
+def test_a_run_that_broke_off_is_replaced_by_a_whole_one(project):
+    """As a SIGKILL between its last epoch and its end leaves it."""
+    client = connected()
+    run_id = runs()["cnn-tuned"].info.run_id
+    client.delete_tag(run_id, "result_digest")
+    client.set_tag(run_id, "pid", "999999999")
+    client.update_run(run_id, "RUNNING")
+    assert not synced()
+    assert runs()["cnn-tuned"].info.run_id != run_id
+    assert content(runs()["cnn-tuned"])["images"]
+
+
+def test_training_goes_on_without_a_server_and_sync_brings_the_run_in(project, monkeypatch, capsys):
+    before = runs()["cnn-tuned"].info.run_id
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        train_cnn(small_params())
+        with pytest.raises(PipelineError, match="http://127.0.0.1:9 cannot be used.*Connection refused"):
+            synced()
+    output = capsys.readouterr().out
+    assert "warning: MLflow at http://127.0.0.1:9 cannot be used" in output
+    assert output.count("the training goes on without it") == 1
+    assert results.read_record(Path("models/cnn-tuned")).run_id is None
+    assert not synced()
+    client, experiment_id = tracking.connect("car-or-truck")
+    named = client.search_runs([experiment_id], "attributes.run_name = 'cnn-tuned'")
+    assert len(named) == 2
+    assert {before} < {run.info.run_id for run in named}
+
+
+def test_a_stage_only_warns_when_mlflow_cannot_be_reached(project, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        sync_stage.main()
+    assert "`make sync` tries again" in capsys.readouterr().out
+
+
+def test_a_database_of_an_older_schema_is_one_line_that_says_what_to_do(project):
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("update alembic_version set version_num = 'acf3f17fdcc7'")
+    with pytest.raises(PipelineError, match="out-of-date database schema.*`mlflow db upgrade sqlite:///.*mlflow.db`"):
+        synced()
+
+
+def test_a_file_that_is_no_database_is_one_line_that_says_what_to_do(project):
+    Path("mlflow.db").write_text("no database")
+    with pytest.raises(PipelineError, match="file is not a database; move it away, and `make sync`"):
+        synced()
