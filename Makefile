@@ -11,7 +11,7 @@ MODEL ?= cnn-tuned
 STORAGE ?= sqlite:///.cache/sweeps.db
 
 help:  ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## install the locked dependencies into .venv (all tasks do this by themselves)
 	@tools/setup.sh

@@ -6,6 +6,12 @@ name=$1 title=$2
 shift 2
 changes=()
 for change in "$@"; do changes+=(--set-param "$change"); done
+forget() {
+    git branch --quiet -D "$name-results" 2> /dev/null || true
+    dvc exp remove --quiet "$name" 2> /dev/null || true
+}
+forget  # what a run that was interrupted left
+trap forget EXIT
 dvc exp run --temp --name "$name" "${changes[@]}"
 dvc exp branch "$name" "$name-results"
 {
@@ -13,5 +19,3 @@ dvc exp branch "$name" "$name-results"
     git show "$name-results:reports/leaderboard.md"
 } > "docs/$name.md.part"
 mv "docs/$name.md.part" "docs/$name.md"
-git branch --quiet -D "$name-results"
-dvc exp remove "$name"
