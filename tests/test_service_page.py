@@ -104,7 +104,7 @@ def test_the_card_and_the_names_are_the_models(url):
         card = page.inner_text("#card")
         assert "95 % interval" in card
         assert "Individual people" in card
-        assert "97.7 %" in card
+        assert "97.68 %" in card
 
 
 def test_a_server_that_is_gone_is_said_in_a_sentence(url):
