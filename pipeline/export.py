@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -61,6 +62,20 @@ def export_onnx(model: Classifier, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+        _strip(temporary)
+
+
+def _strip(path: Path) -> None:
+    """Take out where in this code, and in which folder, each node was made: the same model is the same file."""
+    model = onnx.load(path)
+    parts: list[Any] = [model, model.graph, *model.functions]
+    for graph in (model.graph, *model.functions):
+        parts += [*graph.node, *graph.value_info]
+    parts += [*model.graph.input, *model.graph.output, *model.graph.initializer]
+    for part in parts:
+        part.doc_string = ""
+        del part.metadata_props[:]
+    onnx.save(model, path)
 
 
 def onnx_probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from pipeline.files import write_json
 from pipeline.models import LeastSquares, LectureCnn, TransferNet
 from pipeline.results import Trained
 from serving.classifier import Classifier, ModelFault
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -149,3 +150,11 @@ def test_a_card_with_an_unknown_field_is_refused(result):
     write_json(result.folder / "card.json", card)
     with pytest.raises(PipelineError, match=r"card\.json is damaged"):
         results.read(result.folder)
+
+
+def test_the_file_says_nothing_of_the_code_and_the_folder_it_was_made_in(tmp_path):
+    export_onnx(LectureCnn("rgb").eval(), tmp_path / "model.onnx")
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert str(ROOT).encode() not in content
+    assert b"stack_trace" not in content
+    assert b".py" not in content
