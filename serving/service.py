@@ -17,6 +17,7 @@ from serving import openapi
 from serving.answers import Answers
 from serving.classifier import Classifier, ModelFault
 from serving.guard import Guard
+from serving.memory import give_back_large_blocks
 from serving.pages import make_pages
 from serving.refusals import Refusal
 from serving.schemas import ExplanationAnswer, Predictions
@@ -112,6 +113,7 @@ class CarOrTruck:
     """Tells cars from trucks."""
 
     def __init__(self) -> None:
+        give_back_large_blocks()
         self.answers = Answers(load(), SETTINGS)
         PAGES.state.card = self.answers.classifier.card | {"digest": self.answers.model["digest"]}
 

@@ -162,6 +162,21 @@ def test_memory_is_bounded_while_32_clients_send_the_largest_bodies(service):
     assert peak - before < 450e6, f"{(peak - before) / 1e6:.0f} MB more"
 
 
+def test_memory_of_large_images_is_given_back(service):
+    from concurrent.futures import ThreadPoolExecutor
+
+    (worker,) = service.workers()
+    request, before, peak = CORPUS["odd: 25 megapixels of nothing in 4 kB"], worker.memory_info().rss, 0
+    with ThreadPoolExecutor(32) as clients:
+        answers = [clients.submit(exchange, service, request, 60) for _ in range(32)]
+        while not all(answer.done() for answer in answers):
+            peak = max(peak, worker.memory_info().rss)
+            time.sleep(0.02)
+    assert {status_of(answer.result()) for answer in answers} <= {200, 429}
+    assert peak - before < 300e6, f"{(peak - before) / 1e6:.0f} MB more: one image of 25 megapixels at a time"
+    assert worker.memory_info().rss - before < 20e6, "what the images took was not given back"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "serving").glob("*.py")), ids=lambda path: path.name)
 def test_nothing_in_serving_can_fetch(path):
     """No module of the service imports what could open a connection."""
