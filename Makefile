@@ -6,9 +6,6 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
 .PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme cat-dog lite2 hooks audit lock
-N ?= 6
-MODEL ?= cnn-tuned
-STORAGE ?= sqlite:///.cache/sweeps.db
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +44,7 @@ serve: setup  ## answer HTTP requests with the champion
 	bentoml serve
 
 sweep: setup  ## tune MODEL (cnn-lecture, cnn-tuned, transfer) on validation in N trials; STORAGE=url shares a study
-	python -m pipeline.sweep $(MODEL) --trials $(N) --storage $(STORAGE)
+	python -m pipeline.sweep $(MODEL) $(if $(N),--trials $(N)) $(if $(STORAGE),--storage $(STORAGE))
 
 seeds: setup  ## train every approach under three seeds -> benchmarks/seeds.md
 	python -m benchmarks.seeds

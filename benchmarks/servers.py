@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from pipeline.errors import PipelineError
+from pipeline.files import CHAMPION
 from pipeline.registry import SIGNATURE
 
 BOUNDARY = "----bench"
@@ -21,7 +22,7 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 PORTS = {"this service": 3101, "bare handler": 3102, "mlflow models serve": 3103}
 CORES = os.cpu_count() or 1
 HERE = Path(sys.executable).parent
-MODEL = Path("models/champion/model.onnx")
+MODEL = CHAMPION / "model.onnx"
 
 
 @dataclass

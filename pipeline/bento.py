@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.files import atomic
+from pipeline.files import CHAMPION, atomic
 
-PARTS = (Path("pyproject.toml"), Path("serving"), Path("models/champion"))
+PARTS = (Path("pyproject.toml"), Path("serving"), CHAMPION)
 """What `bentoml build` is shown."""
 
 

@@ -45,15 +45,15 @@ def confusion(test: pd.DataFrame, class_names: list[str], name: str) -> Figure:
     return figure
 
 
-def curves(history: pd.DataFrame, *, smoothed: bool = False, narrow: bool = False) -> Figure:
-    """Loss and accuracy over the epochs.
+def curves(history: pd.DataFrame, name: str, *, smoothed: bool = False, narrow: bool = False) -> Figure:
+    """Loss and accuracy over the epochs, of the model called `name`.
 
     Args:
         smoothed: whether labels were smoothed, which raises the loss on training images.
         narrow: one below the other instead of side by side.
     """
     figure = Figure(figsize=(3.8, 5.6) if narrow else (9, 3.6), layout="constrained")
-    said = ("Over the epochs: loss (binary cross-entropy)", "and share of images that are right")
+    said = (f"{name}, over the epochs: loss (binary cross-entropy)", "and share of images that are right")
     figure.suptitle(("\n" if narrow else " ").join(said), fontsize=10 if narrow else 11)
     both = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
     for axes, quantity in zip(both, ("loss", "accuracy"), strict=True):

@@ -13,19 +13,26 @@ import torch
 from pipeline.errors import PipelineError
 
 
-def choose_device(wish: str, *, deterministic: bool = False) -> torch.device:
+def choose_device(wish: str, *, deterministic: bool = False, processes: int = 1) -> torch.device:
     """`auto`, `cpu` or `cuda` -> the device; `auto` takes a GPU where there is one, torchrun's processes one each.
 
     Args:
         deterministic: have a GPU give the same bytes for the same seed, by slower algorithms where it must.
+        processes: that are to train together on this machine; of those that torchrun started already, it says how many.
 
     Raises:
-        PipelineError: `cuda` was asked for and there is none.
+        PipelineError: `cuda` was asked for and there is none, or there are fewer GPUs than processes.
     """
     if wish == "cuda" and not torch.cuda.is_available():
         raise PipelineError("device = 'cuda': torch finds no CUDA device here; allowed: auto or cpu")
     if wish == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    processes = max(processes, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if processes > torch.cuda.device_count():
+        raise PipelineError(
+            f"processes = {processes}: each needs a GPU of its own and there are {torch.cuda.device_count()}; "
+            "allowed: at most so many, or device: cpu"
+        )
     # Convolutions outside mixed precision are true float32 on a GPU too: a packaged model must answer alike everywhere.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch wants the two alike

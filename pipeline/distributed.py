@@ -24,10 +24,14 @@ def hand_over(processes: int) -> bool:
 
     Returns:
         Whether that was done: the caller has nothing left to do. It exits with 1 where one of the processes failed.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which torchrun has passed on to the processes.
     """
     if processes == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         return False
     from torch.distributed import run  # noqa: PLC0415  # takes a second, which only this path is worth
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
 
     # Share out the cores too; torchrun would give each process one, and say so in five lines.
@@ -38,6 +42,8 @@ def hand_over(processes: int) -> bool:
         run.main(["--standalone", "--nproc-per-node", str(processes), "-m", module, *sys.argv[1:]])
     except ChildFailedError:
         sys.exit(1)
+    except SignalException:
+        raise KeyboardInterrupt from None
     return True
 
 

@@ -24,30 +24,31 @@ from pipeline.results import Result, Trained
 @torch.inference_mode()
 def draw_all(result: Result, trained: Trained, dataset: Dataset) -> None:
     """Draw every figure that fits the model into its result folder; NAME-epoch-0 is one from before the training."""
-    model = trained.model.cpu()
+    model, name = trained.model.cpu(), result.card.name
     test = result.predictions[result.predictions["split"] == "test"]
     figures = {
-        "confusion": charts.confusion(test, dataset.class_names, result.card.name),
-        "reliability": charts.reliability(test, dataset.class_names, result.card.name),
-        "roc": charts.roc({result.card.name: test}, dataset.class_names),
-        "results": results(test, dataset),
-        "mistakes": mistakes(test, dataset),
+        "confusion": charts.confusion(test, dataset.class_names, name),
+        "reliability": charts.reliability(test, dataset.class_names, name),
+        "roc": charts.roc({name: test}, dataset.class_names),
+        "results": results(test, dataset, name),
+        "mistakes": mistakes(test, dataset, name),
     }
     if len(result.history):
-        figures["curves"] = charts.curves(result.history, smoothed=result.smoothed)
+        figures["curves"] = charts.curves(result.history, name, smoothed=result.smoothed)
     if isinstance(model, LeastSquares):
-        figures["weights"] = least_squares_weights(model, dataset.class_names)
+        figures["weights"] = least_squares_weights(model, dataset.class_names, name)
     learning = "fine-tuning" if isinstance(model, TransferNet) else "training"
     if trained.first_filters is not None:
-        figures["filters-epoch-0"] = filters(trained.first_filters, f"First-layer filters before {learning}")
+        figures["filters-epoch-0"] = filters(trained.first_filters, f"{name}: first-layer filters before {learning}")
     if (first_filters := model.first_filters()) is not None:
-        figures["filters"] = filters(first_filters, f"First-layer filters after {learning}")
-    for label, name in enumerate(dataset.class_names):
+        figures["filters"] = filters(first_filters, f"{name}: first-layer filters after {learning}")
+    for label, class_name in enumerate(dataset.class_names):
         image = dataset.images[test["id"][test["label"] == label].iloc[0]]
         if layers := model.response_maps(torch.from_numpy(np.array(image))[None]):
-            figures[f"response_maps_{name}"] = response_maps(layers, image, name)
-    for name, figure in figures.items():
-        save(figure, result.folder / "figures" / f"{name}.png")
+            title = f"{name}: response maps of one {class_name}, each to its own scale from dark to light"
+            figures[f"response_maps_{class_name}"] = response_maps(layers, image, title)
+    for picture, figure in figures.items():
+        save(figure, result.folder / "figures" / f"{picture}.png")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -120,24 +121,24 @@ def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
     return figure
 
 
-def least_squares_weights(model: LeastSquares, class_names: list[str]) -> Figure:
+def least_squares_weights(model: LeastSquares, class_names: list[str], name: str) -> Figure:
     """The weight of each pixel as a 32x32 image: blue speaks for the first class, red for the second."""
     weights = model.weights[:-1].reshape(32, 32).numpy()
     reach = np.abs(weights).max()
     figure = Figure(figsize=(6.2, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title("What least squares learned: a weight for each pixel")
+    axes.set_title(f"{name}: what least squares learned, a weight for each pixel")
     image = axes.imshow(weights, cmap="RdBu_r", vmin=-reach, vmax=reach)
     axes.set(xlabel="pixel column", ylabel="pixel row")
     figure.colorbar(image, label=f"weight   ← {class_names[0]}      {class_names[1]} →")
     return figure
 
 
-def response_maps(layers: dict[str, Tensor], image: NDArray[np.uint8], name: str, shown: int = 16) -> Figure:
+def response_maps(layers: dict[str, Tensor], image: NDArray[np.uint8], title: str, shown: int = 16) -> Figure:
     """What `shown` filters of each layer, name -> float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
     columns = shown // 2
     beside, _ = mosaic(image[None] / 255, columns)
-    parts = [(f"Response maps of one {name}, each to its own scale from dark to light", beside)]
+    parts = [(title, beside)]
     for layer, maps in layers.items():
         chosen = maps[0, most_varied(maps, shown)]
         canvas, _ = mosaic(to_own_scale(chosen).numpy(), columns)
@@ -170,10 +171,10 @@ def to_own_scale(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp(min=1e-12)
 
 
-def results(test: pd.DataFrame, dataset: Dataset, count: int = 20, seed: int = 0) -> Figure:
+def results(test: pd.DataFrame, dataset: Dataset, name: str, count: int = 20, seed: int = 0) -> Figure:
     """The lecture's "Results" slides: test images with `truth / prediction`, drawn at random."""
     drawn = test.sample(min(count, len(test)), random_state=seed)
-    return answers(drawn, dataset, "Test images drawn at random: truth / prediction (probability of it)")
+    return answers(drawn, dataset, f"{name}: test images drawn at random\ntruth / prediction, and its probability")
 
 
 def most_confident_mistakes(test: pd.DataFrame, count: int = 20) -> pd.DataFrame:
@@ -183,16 +184,19 @@ def most_confident_mistakes(test: pd.DataFrame, count: int = 20) -> pd.DataFrame
     return wrong.loc[order[:count]]
 
 
-def mistakes(test: pd.DataFrame, dataset: Dataset) -> Figure:
+def mistakes(test: pd.DataFrame, dataset: Dataset, name: str) -> Figure:
     """The test images that the model gets most confidently wrong."""
     shown, count = most_confident_mistakes(test), int((~correct(test)).sum())
-    title = f"The most confident of {count} mistakes on {len(test):,} test images: truth / prediction"
+    of = f"the most confident of {count} mistakes on {len(test):,} test images"
+    title = f"{name}: {of}\ntruth / prediction, and its probability"
     return answers(shown, dataset, title)
 
 
 def sureness(share: float) -> str:
-    """A probability in whole percents; what would be rounded to certainty is not."""
-    return "over 99 %" if share >= 0.995 else f"{share:.0%}".replace("%", " %")
+    """A probability in whole percents; near certainty, to which it must not be rounded, with two decimals."""
+    if share < 0.995:
+        return f"{100 * share:.0f} %"
+    return f"{100 * share:.2f} %" if share < 0.99995 else "> 99.99 %"
 
 
 def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:

@@ -13,6 +13,9 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 
+CIFAR10, CHAMPION, BENTO = Path("data/cifar10"), Path("models/champion"), Path("models/car_or_truck.bento")
+"""What one stage leaves and several read; dvc.yaml names the same."""
+
 FULL_DISK_BYTES = 1 << 20
 """With less left, a failed write is put down to the disk: libraries report it by errors of their own."""
 
@@ -42,6 +45,11 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value, its keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

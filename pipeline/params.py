@@ -151,6 +151,19 @@ class Params(Section):
     package: PackageParams
     tracking: TrackingParams
 
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        train = self.data.images_per_class.train
+        images = 2 * (train - round(self.data.validation_share * train))
+        trainings = {f"cnn.{name}": getattr(self.cnn, name).training for name in CnnRecipes.model_fields}
+        for section, training in (trainings | {"transfer": self.transfer.training}).items():
+            told = f"{section}.training.batch_size = {training.batch_size}"
+            if training.batch_size > images:
+                raise ValueError(f"{told}: larger than the {images:,} training images")
+            if training.batch_size % self.processes:
+                raise ValueError(f"{told}: cannot be shared out to {self.processes} processes evenly")
+        return self
+
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check `path`.
@@ -178,7 +191,7 @@ def _describe(problem: Any) -> str:
             return f"{key} is missing"
         case "extra_forbidden":
             return f"{key} = {problem['input']!r}: no such key"
-        case "value_error":  # ours: its message holds the value
-            return f"{key}: {problem['ctx']['error']}"
+        case "value_error":  # ours: its message holds the value, and of the file as a whole the key too
+            return f"{key}: {problem['ctx']['error']}" if problem["loc"] else str(problem["ctx"]["error"])
         case _:
             return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -14,11 +13,10 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from pipeline.errors import PipelineError
-from pipeline.files import read_json, sha256_of
+from pipeline.files import CHAMPION, read_json, sha256_of
 from pipeline.store import REGISTERED_MODEL
 from pipeline.templating import render
 
-CHAMPION = Path("models/champion")
 RUNTIME = ("numpy", "onnx", "onnxruntime")
 """What a model server needs beside MLflow itself."""
 

@@ -20,7 +20,7 @@ from pipeline.html_pictures import PAPER, Picture, coloured, file_picture, mosai
 from pipeline.leaderboard import distinct
 from pipeline.models import Classifier, LeastSquares, LectureCnn, grayscale
 from pipeline.params import Params
-from pipeline.results import Result, result_digest
+from pipeline.results import Result, read_record, result_digest
 from pipeline.templating import render
 
 VERTICAL = torch.tensor([[0.0, -1, 1]] * 3)
@@ -144,15 +144,23 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
         "architecture": architecture(model) if isinstance(model, LectureCnn) else [],
         "filters": {when: file_picture(path) for when, path in filters.items() if path.exists()},
         "layers": layers,
-        "curves": svg(charts.curves(result.history, smoothed=result.smoothed)) if len(result.history) else "",
-        "curves_narrow": (
-            svg(charts.curves(result.history, smoothed=result.smoothed, narrow=True)) if len(result.history) else ""
-        ),
+        **_curves(result),
         "answers": shown_answers(test.sample(min(20, len(test)), random_state=0), dataset),
         "mistakes": shown_answers(figures.most_confident_mistakes(test, 10), dataset),
         "mistakes_count": int((~correct(test)).sum()),
         "card": result.card,
     }
+
+
+def _curves(result: Result) -> dict[str, str]:
+    """The training curves, for wide pages and for phones; empty where nothing was trained by epochs."""
+    if not len(result.history):
+        return {"curves": "", "curves_narrow": ""}
+    wide, narrow = (
+        charts.curves(result.history, result.card.name, smoothed=result.smoothed, narrow=narrow)
+        for narrow in (False, True)
+    )
+    return {"curves": svg(wide), "curves_narrow": svg(narrow)}
 
 
 def _pixel_weights(model: Classifier) -> Picture | None:
@@ -248,5 +256,6 @@ def build(
         params=params,
         results=results,
         digests={result.card.name: result_digest(result.folder) for result in results},
+        records={result.card.name: read_record(result.folder) for result in results},
         applies=known_facts.apply_to(dataset.classes),
     )

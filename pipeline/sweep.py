@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from pipeline.evaluation import wilson
 from pipeline.params import Params, TrainingParams, load_params
 from pipeline.results import Trained
 from pipeline.stages import cnn, transfer
-from pipeline.tracking import connect
+from pipeline.tracking import connect, curve_points
 from pipeline.training import Epoch, Job, checkpoint_path
 
 MODELS = ("cnn-lecture", "cnn-tuned", "transfer")
@@ -69,9 +68,8 @@ def run_trial(trial: Trial, model: str, params: Params, dataset: car_truck.Datas
         client.log_param(run_id, name, value)
 
     def report(epoch: Epoch) -> None:
-        for name, value in asdict(epoch).items():
-            if name != "epoch" and value is not None:
-                client.log_metric(run_id, f"epoch/{name}", value, step=epoch.epoch)
+        for name, value in curve_points(epoch).items():
+            client.log_metric(run_id, name, value, step=epoch.epoch)
         trial.report(epoch.validation_accuracy or 0.0, epoch.epoch)
         if epoch.epoch < knobs.epochs and trial.should_prune():
             raise optuna.TrialPruned
@@ -118,8 +116,7 @@ def open_study(model: str, storage: str, params: Params, dataset: car_truck.Data
     if "parent_run" not in study.user_attrs:
         run = mlflow.MlflowClient().create_run(experiment, run_name=study.study_name)
         study.set_user_attr("parent_run", run.info.run_id)
-        names = ("learning_rate", "weight_decay", "shift", "cutout", "label_smoothing")
-        study.enqueue_trial({name: getattr(now, name) for name in names})
+        study.enqueue_trial(now.model_dump())  # of which `suggest` takes its knobs
     return study, study.user_attrs["parent_run"]
 
 

@@ -25,6 +25,7 @@ from pipeline.errors import PipelineError, run_as_command
 from pipeline.results import RunRecord
 from pipeline.store import RUN_FILES, repository, tracking_uri
 from pipeline.tracking import (
+    COLOR_TAG,
     connect,
     curve_points,
     describe_dataset,
@@ -33,6 +34,7 @@ from pipeline.tracking import (
     flat,
     log_files,
     log_result,
+    next_color,
 )
 from pipeline.training import Epoch
 
@@ -89,6 +91,9 @@ def _collecting(faults: list[str]) -> Iterator[None]:
 
 def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, record: RunRecord) -> tuple[str, str]:
     """Find or make the run of one result; its id, and what was done in words."""
+    result = _readable(folder)
+    if results.result_digest(folder) != record.result_digest:
+        raise PipelineError(f"{folder} is not what its run.json was written for: run `dvc repro`, or `dvc checkout`")
     # The tag is written last: a run that has it is whole, even if nobody could say that it ended.
     found = client.search_runs([experiment_id], f"tags.result_digest = '{record.result_digest}'", ViewType.ALL)
     active = [run for run in found if run.info.lifecycle_stage == "active"]
@@ -99,14 +104,11 @@ def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, rec
         lost = RUN_FILES - {item.path for item in client.list_artifacts(run_id)}
         if not lost:
             return run_id, "its run is there"
-        log_files(client, run_id, _readable(folder), lost)
+        log_files(client, run_id, result, lost)
         return run_id, f"its run had lost {', '.join(sorted(lost))}; all is back"
     if found:
         run_id = found[0].info.run_id
         return run_id, f"its run was deleted in MLflow and stays so; `mlflow runs restore --run-id {run_id}` undoes it"
-    result = _readable(folder)
-    if results.result_digest(folder) != record.result_digest:
-        raise PipelineError(f"{folder} is not what its run.json was written for: run `dvc repro`, or `dvc checkout`")
     half_written = _half_written(client, experiment_id, record)
     run_id = _rebuild(client, experiment_id, result, record)
     for broken in half_written:
@@ -128,6 +130,7 @@ def _rebuild(client: mlflow.MlflowClient, experiment_id: str, result: results.Re
     """Make a run out of a result folder, with the times and tags of the one it stands for; its id."""
     tags = record.tags | {"rebuilt": "true", "first_run_id": record.run_id or "none", REBUILDS: record.result_digest}
     tags |= {"host": platform.node(), "pid": str(os.getpid())}  # of who rebuilds: it may be killed too
+    tags.setdefault(COLOR_TAG, next_color(client, experiment_id))
     run_id = str(client.create_run(experiment_id, record.started, tags, record.run_name).info.run_id)
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
     dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)

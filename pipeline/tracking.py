@@ -6,8 +6,6 @@ functions of this module: training never depends on MLflow.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import platform
@@ -32,16 +30,20 @@ from mlflow.entities import Metric
 from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
-from pipeline import known_facts
+from pipeline import charts, known_facts
 from pipeline.devices import describe_device
 from pipeline.errors import PipelineError
-from pipeline.files import write_json
+from pipeline.files import digest_of, write_json
 from pipeline.params import TrackingParams
 from pipeline.provenance import code_version
 from pipeline.results import Result, RunRecord, result_digest
 from pipeline.store import FOLDER_TAG, RUN_FILES, follow_the_folder, is_local, repository, tracking_uri
 from pipeline.templating import render
 from pipeline.training import Epoch
+
+COLOR_TAG = "mlflow.runColor"
+RUN_COLORS = (*charts.SERIES, "#882255", "#777777")
+"""Of the runs in MLflow's charts, in turn: left to itself it draws one by lot for each, and two may be alike."""
 
 AT_EPOCH = "-epoch-"
 """What stands before the epoch in the name of a picture that shows an earlier one than the last."""
@@ -159,7 +161,9 @@ def track(
     """
     tags = {"stage": name.partition("-")[0], "dataset_digest": dataset_digest}
     tags |= {"params_digest": digest_of(recipe), "device": describe_device(device), **_environment_tags()}
-    record = RunRecord(run_name=name, experiment=params.experiment, started=_now(), tags=tags)
+    experiment_name = tags.get("dvc_experiment")
+    run_name = f"{name} ({experiment_name})" if experiment_name else name
+    record = RunRecord(run_name=run_name, experiment=params.experiment, started=_now(), tags=tags)
     run = Run(record)
 
     def start() -> None:
@@ -167,14 +171,15 @@ def track(
         end_killed_runs(client, experiment_id)
         if params.system_metrics_seconds:
             mlflow.set_system_metrics_sampling_interval(params.system_metrics_seconds)  # type: ignore[no-untyped-call]
+        colored = tags | {COLOR_TAG: next_color(client, experiment_id)}
         active = mlflow.start_run(
             experiment_id=experiment_id,
-            run_name=name,
-            tags=tags,
+            run_name=run_name,
+            tags=colored,
             description=title,
             log_system_metrics=params.system_metrics_seconds > 0,
         )
-        run.record = record.model_copy(update={"run_id": active.info.run_id})
+        run.record = record.model_copy(update={"run_id": active.info.run_id, "tags": colored})
         mlflow.log_params(flat(recipe))
         mlflow.log_input(describe_dataset(dataset_digest, class_names), context="training")
 
@@ -235,6 +240,13 @@ def end_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> None:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
+def next_color(client: mlflow.MlflowClient, experiment_id: str) -> str:
+    """The first of `RUN_COLORS` that none of the newest runs has."""
+    newest = client.search_runs([experiment_id], max_results=len(RUN_COLORS) - 1, order_by=["start_time DESC"])
+    taken = {run.data.tags.get(COLOR_TAG) for run in newest}
+    return next(color for color in RUN_COLORS if color not in taken)
+
+
 def describe(result: Result) -> str:
     """A run's description in Markdown: its line of the leaderboard, and the lecture's figure where there is one."""
     lecture = known_facts.LECTURE.get(result.card.name) if known_facts.apply_to(result.card.classes) else None
@@ -261,11 +273,6 @@ def curve_points(epoch: Epoch) -> dict[str, float]:
 def flat(recipe: dict[str, Any]) -> dict[str, Any]:
     """Nested params under dotted names, as MLflow takes them."""
     return {str(key): value for key, value in pd.json_normalize(recipe).iloc[0].items()}
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON value, its keys sorted."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _now() -> int:

@@ -6,7 +6,6 @@ A killed run goes on from its last epoch and ends with the same weights: a check
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import time
@@ -26,7 +25,7 @@ from pipeline.car_truck import Dataset, Split
 from pipeline.devices import choose_precision, describe_device
 from pipeline.errors import PipelineError
 from pipeline.evaluation import predict_logits
-from pipeline.files import atomic
+from pipeline.files import atomic, digest_of
 from pipeline.models import Classifier
 from pipeline.optimizers import make_optimizer, make_schedule
 from pipeline.params import TrainingParams
@@ -291,5 +290,4 @@ def checkpoint_path(name: str, **identity: Any) -> Path:
     """Where the checkpoint of a training lives: outside DVC's outs, one for each params, data and code."""
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
     identity |= {"code": hashlib.sha256(code).hexdigest(), "torch": torch.__version__}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return Path(".cache/checkpoints") / f"{name}-{key}.pt"
+    return Path(".cache/checkpoints") / f"{name}-{digest_of(identity)[:16]}.pt"

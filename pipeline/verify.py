@@ -22,7 +22,7 @@ from pipeline import car_truck, known_facts, leaderboard, results, served
 from pipeline.errors import PipelineError, run_as_command
 from pipeline.evaluation import measure, predict_logits
 from pipeline.export import SCHEMA, onnx_probabilities
-from pipeline.files import read_json, sha256_of
+from pipeline.files import BENTO, CHAMPION, CIFAR10, read_json, sha256_of
 from pipeline.models import LeastSquares
 from pipeline.params import Params, load_params
 from pipeline.results import Result
@@ -30,7 +30,7 @@ from pipeline.results import Result
 TOLERANCE = 1e-3
 """How far a rebuilt model's probabilities may lie from the recorded ones: other processors sum in another order."""
 
-REPORTS, CHAMPION, BENTO = Path("reports"), Path("models/champion"), Path("models/car_or_truck.bento")
+REPORTS = Path("reports")
 
 
 def check_dataset(params: Params) -> str:
@@ -45,7 +45,7 @@ def check_dataset(params: Params) -> str:
 
 def _record_files(params: Params) -> dict[Path, str]:
     """The record files and their SHA-256."""
-    return {Path("data/cifar10") / name: digest for name, digest in params.download.record_files.items()}
+    return {CIFAR10 / name: digest for name, digest in params.download.record_files.items()}
 
 
 def check_model(folder: Path, dataset: car_truck.Dataset, sound: list[Result]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.schemas import json_schemas
+from serving.schemas import EXAMPLE_NAMES, json_schemas
 from serving.settings import Settings
 
 FORMATS = "PNG, JPEG, WebP, BMP or GIF"
@@ -20,7 +20,7 @@ CARD = {
     "properties": {
         "name": {"type": "string", "examples": ["transfer"]},
         "title": {"type": "string", "description": "the approach in a few words"},
-        "class_names": {"type": "array", "items": {"type": "string"}, "examples": [["car", "truck"]]},
+        "class_names": {"type": "array", "items": {"type": "string"}, "examples": [list(EXAMPLE_NAMES)]},
         "digest": {"type": "string", "description": "SHA-256 of the ONNX file"},
         "dataset_digest": {"type": "string", "description": "of the images it was trained on"},
         "commit": {"type": ["string", "null"], "description": "of the code that packaged it"},
@@ -32,15 +32,30 @@ CARD = {
 """What /model answers has these at least; the rest of the card tells how the model was made."""
 
 
-def document(settings: Settings) -> dict[str, Any]:
-    """The whole document, a dictionary for JSON."""
+def document(settings: Settings, class_names: list[str]) -> dict[str, Any]:
+    """The whole document, a dictionary for JSON, about the model's own two classes."""
+    first, second = class_names
+    described: dict[str, Any] = _named(_document(settings), dict(zip(EXAMPLE_NAMES, class_names, strict=True)))
+    title = f"{first.capitalize()} or {second}?"
+    return described | {"info": described["info"] | {"title": title}}
+
+
+def _named(value: Any, names: dict[str, str]) -> Any:
+    """A JSON value with the classes of the examples called by other names."""
+    if isinstance(value, dict):
+        return {names.get(key, key): _named(inner, names) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(inner, names) for inner in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _document(settings: Settings) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Car or truck?",
             "version": "1",
-            "description": "Tells cars from trucks. Every error is JSON with a sentence in `error` and a word in "
-            "`code`; every answer has the header `X-Request-ID`, which the log names too.",
+            "description": "Tells two kinds of images apart. Every error is JSON with a sentence in `error` and a word "
+            "in `code`; every answer has the header `X-Request-ID`, which the log names too.",
         },
         "servers": [{"url": "/"}],
         "components": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,19 @@ class _Files(StaticFiles):
         return response
 
 
-def make_pages(document: dict[str, Any], samples: Path) -> Starlette:
+def make_pages(document: Callable[[list[str]], dict[str, Any]], samples: Path) -> Starlette:
     """An application to mount at the root of the service, whose `state.card` is the model's card once that is loaded.
 
     Args:
-        document: the OpenAPI document.
+        document: makes the OpenAPI document, given the names of the two classes.
         samples: the folder with sample images; it may be missing.
     """
 
     async def model(request: Request) -> Response:
         return JSONResponse(request.app.state.card)
 
-    async def openapi(_: Request) -> Response:
-        return JSONResponse(document)
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(document(request.app.state.card["class_names"]))
 
     async def metrics(_: Request) -> Response:
         return Response(await run_in_threadpool(exposition), media_type="text/plain; version=0.0.4")

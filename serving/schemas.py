@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+EXAMPLE_NAMES = ("car", "truck")
+"""The classes of the examples; `openapi` gives them the names of the model's own."""
+
 PROBABILITIES = {"car": 0.017, "truck": 0.983}
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ try:
     SETTINGS = Settings.from_environment()
 except SettingsFault as fault:
     sys.exit(f"error: {fault}")
-PAGES = make_pages(openapi.document(SETTINGS), MODEL_FOLDER / "samples")
+PAGES = make_pages(partial(openapi.document, SETTINGS), MODEL_FOLDER / "samples")
 
 
 class Waiting:
@@ -110,7 +111,7 @@ class ImageInput(bentoml.IODescriptor):
 )
 @bentoml.asgi_app(PAGES)
 class CarOrTruck:
-    """Tells cars from trucks."""
+    """Tells the two classes of the packaged model apart."""
 
     def __init__(self) -> None:
         give_back_large_blocks()

@@ -28,6 +28,10 @@ def test_another_pair_of_classes_by_params_alone(reproduced):
         with Serving(reproduced.folder, reproduced.environment) as url:
             card = requests.get(f"{url}/model").json()
             assert card["individual_people_accuracy"] is None
+            described = requests.get(f"{url}/openapi.json")
+            assert described.json()["info"]["title"] == "Cat or dog?"
+            for text in (described.text, requests.get(f"{url}/docs").text, requests.get(f"{url}/ui/").text):
+                assert not re.search(r"\b(car|truck)s?\b", text, re.IGNORECASE)
             assert requests.get(f"{url}/ui/samples").json()[0] == "cat-1.png"
             sample = requests.get(f"{url}/ui/samples/dog-1.png").content
             answer = requests.post(f"{url}/predict", files=[("images", ("d.png", sample))]).json()

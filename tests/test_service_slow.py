@@ -86,7 +86,7 @@ def test_the_bento_serves_alone_in_a_fresh_environment(folder, tmp_path):
     for command, place in ((venv / "bin" / "bentoml", elsewhere / "bento"), (BIN / "bentoml", folder)):
         with Serving(place, environment(tmp_path / "home"), command) as url:
             answers.append(requests.post(f"{url}/predict", files=files).json())
-            assert "Car or truck?" in requests.get(f"{url}/ui/").text
+            assert 'id="title"' in requests.get(f"{url}/ui/").text
             assert requests.get(f"{url}/ui/samples").json()
     assert answers[0] == answers[1]
 

@@ -13,7 +13,7 @@ TEMPLATE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 {refresh_tag}
-<title>Car or truck: plots</title>
+<title>Plots of all trainings</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5rem; color: #1d2430; background: #fff; }
 body > div, .plots > div { display: inline-block; vertical-align: top; margin: 0 1.5rem 1.5rem 0; max-width: 100%; }
@@ -22,7 +22,7 @@ img { max-width: min(100%, 46rem); height: auto; }
 <script>(() => {JAVASCRIPT})()</script>
 </head>
 <body>
-<h1>Car or truck: plots</h1>
+<h1>Plots of all trainings</h1>
 <div class="plots">
 {plot_divs}
 </div>

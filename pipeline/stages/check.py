@@ -12,8 +12,8 @@ from pipeline.params import load_params
 def main() -> None:
     """Write the same answer whenever params.yaml is valid: what follows re-runs because of its own params alone."""
     params = load_params()
-    choose_device(params.device)
-    check_backbone(params.transfer.backbone, params.transfer.resolution)
+    choose_device(params.device, processes=params.processes)
+    check_backbone(params.transfer.backbone, params.transfer.resolution, params.transfer.frozen_blocks)
     with atomic(Path(".cache/params-are-valid")) as temporary:
         temporary.write_text("params.yaml is valid\n")
 

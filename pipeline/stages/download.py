@@ -5,13 +5,14 @@ from pathlib import Path
 
 from pipeline.cifar10 import download
 from pipeline.errors import run_as_command
+from pipeline.files import CIFAR10
 from pipeline.params import load_params
 
 
 def main() -> None:
     """Fetch what is missing; `CIFAR10_ARCHIVE=/path/to/archive` takes it from a file of the user's own."""
     own = os.environ.get("CIFAR10_ARCHIVE")
-    download(load_params().download, Path("data/cifar10"), Path(own) if own else None, Path(".cache/downloads"))
+    download(load_params().download, CIFAR10, Path(own) if own else None, Path(".cache/downloads"))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """Stage `extract`: data/cifar10/*.bin -> data/car_truck, the images of two classes in three splits."""
 
-from pathlib import Path
-
 from pipeline import car_truck
 from pipeline.errors import run_as_command
+from pipeline.files import CIFAR10
 from pipeline.params import load_params
 
 
 def main() -> None:
     """Pick the two classes, split them, write images, manifest and digest."""
     params = load_params()
-    records = {Path("data/cifar10") / name: digest for name, digest in params.download.record_files.items()}
+    records = {CIFAR10 / name: digest for name, digest in params.download.record_files.items()}
     dataset = car_truck.extract(records, params.data, params.seed)
     car_truck.save(dataset)
     sizes = ", ".join(f"{len(dataset.rows(split))} {split}" for split in car_truck.SPLITS)

@@ -6,11 +6,8 @@ from pipeline import car_truck, results
 from pipeline.bento import build_bento
 from pipeline.errors import run_as_command
 from pipeline.export import package
-from pipeline.files import read_json
+from pipeline.files import BENTO, CHAMPION, read_json
 from pipeline.params import load_params
-
-CHAMPION = Path("models/champion")
-BENTO = Path("models/car_or_truck.bento")
 
 
 def main() -> None:

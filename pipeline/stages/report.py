@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline import car_truck, known_facts, report, results
 from pipeline.errors import run_as_command
-from pipeline.files import atomic, read_json
+from pipeline.files import CHAMPION, atomic, read_json
 from pipeline.params import load_params
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     ablation = read_json(Path("benchmarks/ablation.json"))
     if not known_facts.apply_to(dataset.classes) or ablation["recipes"] != params.cnn.model_dump():
         ablation = None
-    champion = read_json(Path("models/champion/card.json"))
+    champion = read_json(CHAMPION / "card.json")
     page = report.build(ranked, dataset, params, board, champion, ablation)
     path = Path("reports/report.html")
     with atomic(path) as temporary:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from pipeline.errors import PipelineError, run_as_command
+from pipeline.files import CHAMPION
 from pipeline.store import follow_the_folder, holds
 
-CHAMPION_CARD = Path("models/champion/card.json")
+CHAMPION_CARD = CHAMPION / "card.json"
 
 
 def main() -> None:
