@@ -27,7 +27,7 @@ PAGE = Path("benchmarks/ablation.md")
 DIFFERENCES = {
     "in colour": ("color",),
     "flips and shifts": ("flip", "shift", "cutout"),
-    "AdamW, one-cycle rates": (
+    "optimizer, rates and average": (
         "optimizer", "schedule", "learning_rate", "weight_decay", "batch_size", "label_smoothing", "ema_decay",
     ),
     "more epochs": ("epochs",),

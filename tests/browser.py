@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from tests.conftest import ROOT
+from tools.chromium import blank_page, chromium
 
 SCREENSHOTS = ROOT / "reports" / "screenshots"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 class Seen:
@@ -27,30 +23,25 @@ class Seen:
         self.foreign_requests: list[str] = []
 
 
-def chromium_or_skip() -> str:
-    """The system's Chromium; skips the test where there is none, but never in CI."""
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
-    if not found and os.environ.get("CI"):
+def chromium_or_skip() -> None:
+    """Skip the test where there is no Chromium, but never in CI."""
+    if chromium() is None and os.environ.get("CI"):
         pytest.fail("Chromium is missing: the browser tests must run here")
-    if not found:
+    if chromium() is None:
         pytest.skip("Chromium is not installed")
-    return found[0]
 
 
 @contextmanager
 def open_page(width: int = 1400, height: int = 1000, scheme: str = "light") -> Iterator[tuple[Page, Seen]]:
     """An empty page, 1400 pixels wide or as asked."""
-    chromium = chromium_or_skip()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    chromium_or_skip()
+    with blank_page(width, height, scheme) as page:
         seen = Seen()
         page.on("console", lambda message: message.type == "error" and seen.errors.append(message.text))
         page.on("pageerror", lambda error: seen.errors.append(str(error)))
         own = ("http://127.0.0.1", "file:", "data:", "blob:")
         page.on("request", lambda request: request.url.startswith(own) or seen.foreign_requests.append(request.url))
         yield page, seen
-        browser.close()
 
 
 def screenshot(page: Page, name: str, *, full_page: bool = False) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from pipeline import served
@@ -20,3 +22,25 @@ def running_mlflow(command: str, *options: str, folder: Path, **environment: str
     line = [Path(sys.executable).parent / "mlflow", command, "--port", str(port), "--workers", "1", *options]
     with served.running(line, f"{address}/health", own, folder=folder):
         yield address
+
+
+@contextmanager
+def refusing_server(status: int) -> Iterator[str]:
+    """A server that answers every request so, as a proxy before a team's MLflow does; yields its address."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

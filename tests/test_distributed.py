@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from safetensors.torch import load_file
 
 from pipeline import car_truck
+from pipeline.devices import choose_device
+from pipeline.errors import PipelineError
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -83,6 +88,37 @@ def test_two_processes_end_with_the_weights_of_one_and_resume_together(folder):
     assert again.stdout.count("going on after epoch 2") == 1
     resumed = load_file(folder / "weights-2-1.safetensors")
     assert all(resumed[name].equal(weights) for name, weights in first.items())
+
+
+def test_more_processes_than_gpus_are_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(PipelineError, match="processes = 2: each needs a GPU of its own and there are 1"):
+        choose_device("auto", processes=2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # torchrun by hand
+    with pytest.raises(PipelineError, match="allowed: at most so many, or device: cpu"):
+        choose_device("cuda")
+    assert choose_device("cpu", processes=2) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ctrl_c_in_the_middle_of_an_epoch_is_one_word_and_leaves_nobody(folder, document, processes):
+    """As a terminal sends it: to all processes of the command."""
+    document["cnn"]["tuned"]["training"] |= {"epochs": 10_000, "batch_size": 16}
+    document |= {"device": "cpu", "processes": processes}
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "pipeline.stages.cnn", "tuned"], cwd=folder, start_new_session=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert any(line.startswith("epoch   3") for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors, errors
+    assert "interrupted" in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_one_line(folder):

@@ -10,7 +10,8 @@ import requests
 import yaml
 
 from tests.conftest import ROOT
-from tests.repository import Repository, reproduced
+from tests.archives import ARCHIVES, running_server, source
+from tests.repository import BATCHES, Repository, reproduced
 from tests.serving import Serving
 
 pytestmark = pytest.mark.slow
@@ -68,6 +69,22 @@ def test_another_approach_is_a_module_and_a_stage_file(reproduced):
         finally:
             reproduced.run("git", "checkout", "-q", "dvc.yaml", "pipeline")
             (reproduced.folder / "pipeline/stages/nearest.py").unlink()
+
+
+def test_another_source_is_an_entry_in_params(reproduced, tmp_path):
+    """The guide's own entry, put first as it says, with the size and digest of a small archive on a server here."""
+    text = (ROOT / "docs/extending.md").read_text()
+    (entry,) = yaml.safe_load(re.search(r"```yaml\n(    - name: our-mirror.*?)```", text, re.DOTALL)[1])
+    command = re.search(r"`(rm -r data/cifar10 .*?)`", text)[1]
+    with running_server() as server, reproduced.left_as_it_was():
+        archive = ARCHIVES[entry["format"]](BATCHES)
+        server.files["/mirror"] = archive
+        entry |= source(entry["name"], entry["format"], server.url("/mirror"), archive)
+        sources = yaml.safe_load((reproduced.folder / "params.yaml").read_text())["download"]["sources"]
+        reproduced.change(download={"sources": [entry, *sources]})
+        done = reproduced.run("bash", "-c", command)
+        assert "our-mirror" in done.stdout
+        assert "data/cifar10" not in reproduced.run("dvc", "status", "download").stdout
 
 
 def _add(repository: Repository, module: str, stage: str) -> None:

@@ -104,6 +104,24 @@ def test_a_stage_is_read_in_a_minute(path):
     assert len(path.read_text().splitlines()) <= 100
 
 
+DO_SOMETHING = {"pipeline/__init__.py", "serving/service.py"}
+"""The two modules that do something when they are imported; each says why."""
+
+
+def test_importing_a_module_does_nothing():
+    """At the top there are definitions, and constants made by calls of no effect."""
+    for path in PIPELINE + SERVING:
+        if str(path.relative_to(ROOT)) in DO_SOMETHING:
+            continue
+        for node in ast.parse(path.read_text()).body:
+            is_main = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+            text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            defines = isinstance(
+                node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+            )
+            assert defines or text or is_main, f"{path}, line {node.lineno}: {ast.unparse(node)}"
+
+
 LONGEST_FUNCTION, LONGEST_FILE = 55, 300
 
 

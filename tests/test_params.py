@@ -32,6 +32,9 @@ def test_the_repositorys_params_are_valid(params):
         ("device", "gpu", ["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]),
         ("seed", -1, ["seed = -1", "greater than or equal to 0"]),
         ("download.sources", [], ["download.sources = []", "at least 1"]),
+        ("cnn.tuned.training.batch_size", 9001, ["cnn.tuned.training.batch_size = 9001", "the 9,000 training images"]),
+        ("transfer.training.batch_size", 9001, ["transfer.training.batch_size = 9001", "the 9,000 training images"]),
+        ("processes", 3, ["batch_size = 32: cannot be shared out to 3 processes evenly"]),
     ],
 )
 def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(in_tmp, document, key, value, expected):

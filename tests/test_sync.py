@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import torch
 from mlflow.tracking._tracking_service import utils
 
 from pipeline import results, store, tracking
@@ -36,13 +37,44 @@ def test_a_run_shows_the_result_folder(project):
         assert seen["inputs"] == [("car_truck", results.read(Path("models") / name).card.dataset_digest[:36])]
         assert f"{metrics['test_accuracy']:.2%}".replace("%", " %") in seen["description"]
         assert run.data.tags["dataset_digest"] == results.read(Path("models") / name).card.dataset_digest
+        assert run.data.tags["code_changed"] in {"true", "false", "none"}
+        assert run.data.tags["torch"] == torch.__version__
+        assert {"python", "dvc", "mlflow", "device", "params_digest", "git_commit"} <= run.data.tags.keys()
     tuned = content(runs()["cnn-tuned"])
+    assert all(speed > 0 for _, speed in tuned["curves"]["epoch/images_per_second"])
     assert runs()["baseline"].data.params == {"seed": "0"}
     machine = {name: tuned["params"][name] for name in ("seed", "device", "processes", "deterministic")}
     assert machine == {"seed": "0", "device": "cpu", "processes": "1", "deterministic": "False"}
     assert len(tuned["curves"]["epoch/learning_rate"]) == 3
     steps = {name.split("+step+")[1] for name in tuned["images"] if name.startswith("images/filters+")}
     assert steps == {"0", "3"}, "a slider shows learning"
+
+
+def test_runs_are_told_apart_by_color_and_by_the_name_of_the_experiment(project, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-one")
+    train_baseline(small_params())
+    found = runs()
+    assert set(found) == {"baseline", "cnn-tuned", "baseline (brave-one)"}
+    assert len({run.data.tags["mlflow.runColor"] for run in found.values()}) == 3
+    connected().delete_run(found["cnn-tuned"].info.run_id)
+    (project / "mlflow.db").unlink()
+    assert not synced()
+    assert set(runs()) == {"baseline (brave-one)", "cnn-tuned"}
+    for name, run in runs().items():
+        assert run.data.tags["mlflow.runColor"] == found[name].data.tags["mlflow.runColor"]
+
+
+def test_the_registered_model_tells_what_it_takes_and_gives(project):
+    version = connected().get_model_version_by_alias("car-or-truck", "champion")
+    model = mlflow.models.get_model_info("models:/car-or-truck@champion")
+    assert [(spec.name, spec.type, spec.shape) for spec in model.signature.inputs.inputs] == [
+        ("images", np.dtype("uint8"), (-1, 32, 32, 3))
+    ]
+    assert [spec.name for spec in model.signature.outputs.inputs] == ["probability"]
+    loaded = mlflow.pyfunc.load_model("models:/car-or-truck@champion")
+    assert loaded.input_example["images"].shape == (1, 32, 32, 3)
+    assert version.run_id == runs()[version.tags["model"]].info.run_id
+    assert version.tags["model"] in version.description
 
 
 def test_curves_are_there_while_it_trains(project, small_dataset):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from pipeline import results, store, sync, tracking
+from pipeline.approach import run_approach
 from pipeline.errors import PipelineError
+from pipeline.stages import cnn
 from pipeline.stages import sync as sync_stage
+from tests.mlflow_server import refusing_server, running_mlflow
 from tests.projects import MODELS, small_params, train_cnn
 from tests.synced import aliases, connected, content, original, project, runs, synced
 
@@ -25,6 +29,19 @@ def test_a_damaged_result_is_named_and_the_others_are_synced(project):
     (fault,) = synced()
     assert "models/cnn-tuned/card.json is damaged" in fault
     assert set(runs()) == {"baseline"}
+
+
+@pytest.mark.parametrize("damage", ["missing", "another"])
+def test_a_damaged_result_is_named_where_its_run_is_there_too(project, damage):
+    path = project / "models/cnn-tuned/history.csv"
+    text = path.read_text()
+    path.unlink()
+    if damage == "another":
+        path.write_text(text.replace("1,", "2,", 1))
+    (fault,) = synced()
+    assert "models/cnn-tuned" in fault
+    assert "run `dvc repro`" in fault
+    assert set(runs()) == set(MODELS), "nothing is lost"
 
 
 @pytest.mark.parametrize("missing", ["run.json", "history.csv", "model.safetensors"])
@@ -142,6 +159,52 @@ def test_training_goes_on_without_a_server_and_sync_brings_the_run_in(project, m
     named = client.search_runs([experiment_id], "attributes.run_name = 'cnn-tuned'")
     assert len(named) == 2
     assert {before} < {run.info.run_id for run in named}
+
+
+@pytest.mark.parametrize("answer", [403, 500])
+def test_a_server_that_refuses_stops_no_training(project, monkeypatch, capsys, answer):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with refusing_server(answer) as address, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        train_cnn(small_params())
+        with pytest.raises(PipelineError, match=f"{address} cannot be used"):
+            synced()
+    output = capsys.readouterr().out
+    assert output.count("the training goes on without it") == 1
+    assert str(answer) in output
+    assert "epoch   3/3" in output
+    assert not synced()
+
+
+def test_a_server_that_dies_in_the_middle_stops_no_training(project, tmp_path, monkeypatch, capsys):
+    """After the first epoch; `make sync` puts a whole run into another server over the same store."""
+    store_options = ("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", "artifacts")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ExitStack() as stack, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", stack.enter_context(running_mlflow("server", *store_options, folder=tmp_path)))
+
+        def train(job):
+            def on_epoch(epoch):
+                job.on_epoch(epoch)
+                if epoch.epoch == 1:
+                    stack.close()
+
+            return cnn.train(small_params().cnn.tuned, replace(job, on_epoch=on_epoch))
+
+        run_approach("cnn-tuned", "The lecture's CNN", {}, small_params(), train)
+    output = capsys.readouterr().out
+    assert output.count("the training goes on without it") == 1
+    assert "epoch   3/3" in output
+    half_written = results.read_record(Path("models/cnn-tuned")).run_id
+    assert half_written is not None
+    with running_mlflow("server", *store_options, folder=tmp_path) as address, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        assert not synced()
+        found = runs()
+        assert set(found) == set(MODELS)
+        assert found["cnn-tuned"].info.run_id != half_written
+        assert [step for step, _ in content(found["cnn-tuned"])["curves"]["epoch/train_loss"]] == [1, 2, 3]
+        assert content(found["cnn-tuned"])["images"]
 
 
 def test_a_stage_only_warns_when_mlflow_cannot_be_reached(project, monkeypatch, capsys):

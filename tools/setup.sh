@@ -12,7 +12,10 @@ fi
 
 # The stamp is written last: an interrupted set-up starts over. A moved folder too: a .venv knows its own path.
 stamp="$(cat requirements.lock tools/setup.sh tools/environment.pth tools/plots_page.py | sha256sum | cut -c1-64) $PWD"
-if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ]; then
+same_python() {  # as the one that was asked for, if any was
+    [ -z "${PYTHON:-}" ] || [ "$("$PYTHON" --version 2>&1)" = "$(.venv/bin/python --version 2>&1)" ]
+}
+if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ] && same_python; then
     [ -e .cache/plots.html ] || .venv/bin/python tools/plots_page.py
     exit 0
 fi
