@@ -59,7 +59,7 @@ bench-serving: setup  ## the service against mlflow's, a bare handler and ONNX R
 	python -m benchmarks.serving
 
 readme: setup  ## copy leaderboard and pictures of the results into README.md and docs/pictures
-	python tools/readme.py
+	python -m tools.readme
 	python -m tools.pictures
 
 cat-dog: setup  ## the whole pipeline on cats and dogs, as an experiment beside the workspace -> docs/cat-dog.md

@@ -32,7 +32,7 @@ def refusing_server(status: int) -> Iterator[str]:
         def do_GET(self) -> None:
             self.send_error(status)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815  # the names that the class of the standard library looks for
 
         def log_message(self, *_: object) -> None:
             pass

@@ -9,8 +9,8 @@ import pytest
 import requests
 import yaml
 
-from tests.conftest import ROOT
 from tests.archives import ARCHIVES, running_server, source
+from tests.conftest import ROOT
 from tests.repository import BATCHES, Repository, reproduced
 from tests.serving import Serving
 

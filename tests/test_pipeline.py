@@ -74,6 +74,8 @@ print(json.dumps([
         assert run["inputs"] == [dataset_digest[:36]]
         assert run["pictures"]
     assert runs["cnn-lecture"]["curve"] == 5
+    measured = {metric for metric in runs["cnn-tuned"]["metrics"] if metric.startswith("system/")}
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= measured
     assert runs["cnn-lecture"]["params"]["training.optimizer"] == "rmsprop"
     assert "figures/filters.png" in runs["cnn-lecture"]["pictures"]
     assert "figures/weights.png" in runs["baseline"]["pictures"]

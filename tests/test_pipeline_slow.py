@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import subprocess
-import time
-from contextlib import suppress
 
 import pytest
 import requests
 
-from pipeline.served import free_port
+from pipeline.served import free_port, running
 from tests.repository import BIN, reproduced
-from tests.serving import kill_all
 
 __all__ = ["reproduced"]
 
@@ -35,8 +31,8 @@ def test_experiments_land_in_the_one_database_by_their_names(reproduced):
             "select value, runs.name, artifact_uri from tags join runs using (run_uuid) where key = 'dvc_experiment'"
         ).fetchall()
     assert sorted((value, name) for value, name, _ in found) == [
-        ("epochs-1", "cnn-lecture"),
-        ("epochs-2", "cnn-lecture"),
+        ("epochs-1", "cnn-lecture (epochs-1)"),
+        ("epochs-2", "cnn-lecture (epochs-2)"),
     ]
     assert all(location.startswith(f"{reproduced.folder}/mlruns/") for _, _, location in found)
     assert reproduced.digests() == before
@@ -56,23 +52,11 @@ def test_mlflow_serves_the_registered_champion(reproduced):
     images = car_truck.load(reproduced.folder / "data/car_truck").images[:3]
     port = free_port()
     environment = reproduced.environment | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-    command = [BIN / "mlflow", "models", "serve", "-m", "models:/car-or-truck@champion"]
-    with (reproduced.folder / ".cache/serve.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--env-manager", "local", "--port", str(port)],
-            cwd=reproduced.folder, env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        for _ in range(300):
-            time.sleep(0.2)
-            with suppress(requests.RequestException):
-                if requests.get(f"http://127.0.0.1:{port}/ping", timeout=2).ok:
-                    break
+    command = [BIN / "mlflow", "models", "serve", "-m", "models:/car-or-truck@champion", "--env-manager", "local"]
+    ready = f"http://127.0.0.1:{port}/ping"
+    with running([*command, "--port", str(port)], ready, environment, folder=reproduced.folder):
         body = {"instances": images.tolist()}
         answer = requests.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=30)
-    finally:
-        kill_all(process.pid)
-        process.wait()
     assert answer.ok, answer.text
     expected = onnx_probabilities(reproduced.folder / "models/champion/model.onnx", images)
     assert answer.json()["predictions"]["probability"] == pytest.approx(expected.tolist(), abs=1e-5)

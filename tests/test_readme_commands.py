@@ -7,15 +7,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 
 import pytest
-import requests
 
+from pipeline.served import running
 from tests.conftest import ROOT
 from tests.hostile import photo, saved
 from tests.repository import Repository, reproduced
-from tests.serving import kill_all
 
 pytestmark = pytest.mark.slow
 __all__ = ["reproduced"]
@@ -90,23 +88,5 @@ def _shell(repository: Repository, command: str) -> str:
 
 def _serve(repository: Repository, command: str) -> str:
     address, question = SERVERS[command]
-    with (repository.folder / ".cache" / "server.log").open("w+") as log:
-        process = subprocess.Popen(
-            shlex.split(command), cwd=repository.folder, env=repository.environment, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            deadline = time.monotonic() + 180
-            while True:
-                try:
-                    requests.get(address, timeout=2).raise_for_status()
-                    break
-                except requests.RequestException:
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        log.seek(0)
-                        raise AssertionError(f"{command}\n{log.read()[-3000:]}") from None
-                    time.sleep(0.3)
-            return _shell(repository, question) if question else ""
-        finally:
-            kill_all(process.pid)
-            process.wait()
+    with running(shlex.split(command), address, repository.environment, folder=repository.folder):
+        return _shell(repository, question) if question else ""

@@ -133,7 +133,7 @@ def test_another_python_than_the_one_that_is_set_up_is_not_taken_for_up_to_date(
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
     script = (tmp_path / "tools/setup.sh").read_text()
-    (stamp,) = re.findall(r'^stamp=.*$', script, re.MULTILINE)
+    (stamp,) = re.findall(r"^stamp=.*$", script, re.MULTILINE)
     run(tmp_path, "bash", "-c", f'{stamp}; echo "$stamp" > .venv/.stamp; mkdir -p .cache; touch .cache/plots.html')
     assert run(tmp_path, "tools/setup.sh").returncode == 0
     old = tmp_path / "old-python"

@@ -181,7 +181,9 @@ def test_a_server_that_dies_in_the_middle_stops_no_training(project, tmp_path, m
     store_options = ("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", "artifacts")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with ExitStack() as stack, monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", stack.enter_context(running_mlflow("server", *store_options, folder=tmp_path)))
+        patch.setenv(
+            "MLFLOW_TRACKING_URI", stack.enter_context(running_mlflow("server", *store_options, folder=tmp_path))
+        )
 
         def train(job):
             def on_epoch(epoch):

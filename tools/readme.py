@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pipeline.errors import PipelineError, run_as_command
+
+LEADERBOARD = Path("reports/leaderboard.md")
 START, END = (
     "<!-- leaderboard: `make readme` copies it from reports/leaderboard.md -->\n",
     "<!-- end of leaderboard -->",
@@ -15,6 +18,13 @@ def with_leaderboard(readme: str, leaderboard: str) -> str:
     return f"{before}{START}\n{leaderboard.strip()}\n\n{END}{after}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Bring README.md up to date."""
+    if not LEADERBOARD.exists():
+        raise PipelineError(f"{LEADERBOARD} is missing: `dvc repro` makes it")
     path = Path("README.md")
-    path.write_text(with_leaderboard(path.read_text(), Path("reports/leaderboard.md").read_text()))
+    path.write_text(with_leaderboard(path.read_text(), LEADERBOARD.read_text()))
+
+
+if __name__ == "__main__":
+    run_as_command(main)

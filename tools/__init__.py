@@ -1,0 +1,1 @@
+"""What sets up, and what makes the pictures and tables of the guides."""
