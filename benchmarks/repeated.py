@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
+
+import torch
 
 from pipeline import car_truck
 from pipeline.devices import choose_device
@@ -18,6 +23,25 @@ from pipeline.training import Job, checkpoint_path
 DONE = Path(".cache/repeated")
 
 
+@contextmanager
+def utilisation_of(device: torch.device) -> Iterator[list[int]]:
+    """Sample the utilisation of a GPU, in percent, twice a second while the block runs; of a CPU there is none."""
+    samples: list[int] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(0.5):
+            samples.append(torch.cuda.utilization(device))
+
+    thread = threading.Thread(target=sample, daemon=True)
+    if device.type == "cuda":
+        thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+
+
 def train_once(name: str, recipe: dict[str, Any], seed: int, train: Callable[[Job], Trained]) -> dict[str, Any]:
     """Train by `train`, unless the same recipe, seed, data and code were measured before.
 
@@ -25,7 +49,8 @@ def train_once(name: str, recipe: dict[str, Any], seed: int, train: Callable[[Jo
         recipe: the params that `train` goes by.
 
     Returns:
-        By name, test accuracy (a share) and seconds of training; of the head on frozen layers too, where there is one.
+        By name, test accuracy (a share), seconds of training, median images a second and, of a GPU, its mean
+        utilisation (a share); of the head on frozen layers accuracy and seconds, where there is one.
     """
     params, dataset = load_params(), car_truck.load()
     device = choose_device(params.device, deterministic=params.deterministic)
@@ -34,10 +59,18 @@ def train_once(name: str, recipe: dict[str, Any], seed: int, train: Callable[[Jo
     done = DONE / f"{checkpoint.stem}.json"
     if not done.exists():
         print(f"\n{name}, seed {seed}")
-        trained = train(Job(dataset, seed, device, checkpoint))
+        with utilisation_of(device) as samples:
+            trained = train(Job(dataset, seed, device, checkpoint))
         rows = dataset.rows("test")
         right = (predict_logits(trained.model, dataset.images[rows], device) > 0) == (dataset.labels[rows] > 0)
-        measured: dict[str, Any] = {name: {"accuracy": float(right.mean()), "seconds": trained.seconds}}
+        measured: dict[str, Any] = {
+            name: {
+                "accuracy": float(right.mean()),
+                "seconds": trained.seconds,
+                "images_per_second": median(epoch.images_per_second for epoch in trained.history),
+                "utilisation": mean(samples) / 100 if samples else None,
+            }
+        }
         if frozen := trained.frozen_accuracies:
             seconds = trained.seconds - sum(epoch.seconds for epoch in trained.history)
             measured[f"{name}, frozen"] = {"accuracy": frozen["frozen_test_accuracy"], "seconds": seconds}

@@ -17,47 +17,76 @@ from benchmarks.repeated import train_once
 from pipeline.devices import choose_device, keep_freed_memory
 from pipeline.errors import run_as_command
 from pipeline.files import atomic
-from pipeline.params import load_params
+from pipeline.params import Params, load_params
 from pipeline.sweep import MODELS, training_of
 
 PAGE = Path("benchmarks/seeds.md")
+ON_GPU = "transfer on one GPU"
 ASKED = {
     "cnn-lecture": (0.890, 75), "cnn-tuned": (0.935, 150), "transfer, frozen": (0.94, 150), "transfer": (0.98, 420),
+    ON_GPU: (0.983, 90),
 }  # fmt: skip
-"""Mean test accuracy and seconds of training on two CPU cores that this project set out for."""
+"""Mean test accuracy and seconds of training that this project set out for: on two CPU cores, the last on a GPU."""
+
+
+def for_gpu(params: Params) -> Params:
+    """What a GPU has the time for: more pixels and more epochs of transfer learning."""
+    training = params.transfer.training.model_copy(update={"epochs": 12})
+    return params.model_copy(
+        update={"transfer": params.transfer.model_copy(update={"resolution": 192, "training": training})}
+    )
 
 
 def train_seed(model: str, seed: int) -> dict[str, Any]:
     """Train one model of params.yaml under one seed."""
     params = load_params()
+    if model == ON_GPU:
+        return {ON_GPU: _train("transfer", seed, for_gpu(params))["transfer"]}
+    return _train(model, seed, params)
+
+
+def _train(model: str, seed: int, params: Params) -> dict[str, Any]:
     section = params.transfer if model == "transfer" else getattr(params.cnn, model.removeprefix("cnn-"))
     knobs, train = training_of(model, params)
     return train_once(model, section.model_dump(), seed, lambda job: train(knobs, job))
 
 
-def page(measured: dict[str, list[dict[str, float]]], device: torch.device, command: str) -> str:
-    """The Markdown page out of each model's accuracies and seconds."""
-    rows = []
-    for model, runs in measured.items():
-        accuracies = np.array([run["accuracy"] for run in runs])
-        seconds = float(np.median([run["seconds"] for run in runs]))
-        asked_accuracy, asked_seconds = ASKED[model]
-        spread = f" ± {accuracies.std(ddof=1):.2%}" if len(runs) > 1 else ""
-        reached = [accuracies.mean() >= asked_accuracy, seconds <= asked_seconds or device.type != "cpu"]
-        rows.append(
-            [model, f"{accuracies.mean():.2%}{spread}", ", ".join(f"{accuracy:.2%}" for accuracy in accuracies),
-             f"{seconds:.0f} s", f"≥ {asked_accuracy:.1%}, ≤ {asked_seconds} s",
-             " and ".join("yes" if one else "no" for one in reached)]
-        )  # fmt: skip
-    header = ["model", "test accuracy, mean ± standard deviation", "each seed", "training, median", "asked", "reached"]
+def row(model: str, runs: list[dict[str, Any]], device: torch.device) -> list[str]:
+    """A line of the table; the asked time holds on the hardware that it was asked for."""
+    asked_accuracy, asked_seconds = ASKED[model]
+    asked = f"≥ {asked_accuracy:.1%}, ≤ {asked_seconds} s"
+    if not runs:
+        return [model, "not measured", "", "", "", asked, "no GPU was at hand"]
+    accuracies = np.array([run["accuracy"] for run in runs])
+    seconds = float(np.median([run["seconds"] for run in runs]))
+    spread = f" ± {accuracies.std(ddof=1):.2%}" if len(runs) > 1 else ""
+    # Those of the head on frozen layers have no epochs, those on a CPU no GPU.
+    speeds = [f"{run['images_per_second']:,.0f}" for run in runs[:1] if run.get("images_per_second")]
+    speeds += [f"GPU {run['utilisation']:.0%} used" for run in runs[:1] if run.get("utilisation") is not None]
+    on_its_hardware = (device.type == "cuda") == (model == ON_GPU)
+    reached = [accuracies.mean() >= asked_accuracy, seconds <= asked_seconds or not on_its_hardware]
+    return [
+        model,
+        f"{accuracies.mean():.2%}{spread}",
+        ", ".join(f"{accuracy:.2%}" for accuracy in accuracies),
+        f"{seconds:.0f} s",
+        ", ".join(speeds),
+        asked,
+        " and ".join("yes" if one else "no" for one in reached),
+    ]
+
+
+def page(measured: dict[str, list[dict[str, Any]]], device: torch.device, command: str) -> str:
+    """The Markdown page out of each model's measurements, one a seed."""
+    rows = [row(model, runs, device) for model, runs in (measured | {ON_GPU: measured.get(ON_GPU, [])}).items()]
+    header = ["model", "test accuracy, mean ± standard deviation", "each seed", "training, median"]
+    header += ["images / s, seed 0", "asked", "reached"]
     return (
         "# Accuracy over seeds\n\n"
         "Seeds change the first weights, the order of the images, the augmentation and dropout; the split stays. "
         "2,000 test images: beside the spread over seeds, another draw of test images would move 98 % by ±0.6 points, "
         "90 % by ±1.3 (95 % intervals).\n\n"
-        f"{table(header, rows)}\n"
-        + ("" if device.type == "cuda" else "Transfer learning on a GPU: not measured, none was at hand.\n\n")
-        + made_by(command, device, "torch", "timm", "numpy")
+        f"{table(header, rows)}\n" + made_by(command, device, "torch", "timm", "numpy")
     )
 
 
@@ -68,13 +97,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     keep_freed_memory()
-    measured: dict[str, list[dict[str, float]]] = {}
-    for model in arguments.models:
+    measured: dict[str, list[dict[str, Any]]] = {}
+    device = choose_device(load_params().device)
+    for model in [*arguments.models, *([ON_GPU] if device.type == "cuda" else [])]:
         for seed in range(arguments.seeds):
             for name, run in train_seed(model, seed).items():
                 measured.setdefault(name, []).append(run)
     with atomic(PAGE) as temporary:
-        temporary.write_text(page(measured, choose_device(load_params().device), "make seeds"))
+        temporary.write_text(page(measured, device, "make seeds"))
     print(f"\n{PAGE.read_text()}")
 
 

@@ -14,13 +14,29 @@ def test_a_table_has_a_rule_and_right_aligned_figures():
 
 def test_the_seeds_page_says_what_was_reached_and_what_was_not():
     runs = {
-        "cnn-lecture": [{"accuracy": 0.90, "seconds": 70}, {"accuracy": 0.88, "seconds": 71}],
+        "cnn-lecture": [
+            {"accuracy": 0.90, "seconds": 70, "images_per_second": 4321.0, "utilisation": None},
+            {"accuracy": 0.88, "seconds": 71, "images_per_second": 4000.0, "utilisation": None},
+        ],
         "transfer": [{"accuracy": 0.978, "seconds": 300}, {"accuracy": 0.980, "seconds": 310}],
     }
     page = seeds.page(runs, torch.device("cpu"), "make seeds")
-    assert "| cnn-lecture | 89.00% ± 1.41% | 90.00%, 88.00% | 70 s | ≥ 89.0%, ≤ 75 s | yes and yes |" in page
-    assert "| transfer | 97.90% ± 0.14% | 97.80%, 98.00% | 305 s | ≥ 98.0%, ≤ 420 s | no and yes |" in page
-    assert "GPU: not measured" in page
+    assert "| cnn-lecture | 89.00% ± 1.41% | 90.00%, 88.00% | 70 s | 4,321 | ≥ 89.0%, ≤ 75 s | yes and yes |" in page
+    assert "| transfer | 97.90% ± 0.14% | 97.80%, 98.00% | 305 s |  | ≥ 98.0%, ≤ 420 s | no and yes |" in page
+    assert "| transfer on one GPU | not measured |" in page
+
+
+def test_the_seeds_page_of_a_gpu_has_its_own_target_and_how_much_of_it_was_used():
+    run = {"accuracy": 0.984, "seconds": 95.0, "images_per_second": 9000.0, "utilisation": 0.87}
+    row = seeds.row("transfer on one GPU", [run], torch.device("cuda"))
+    assert row[3:] == ["95 s", "9,000, GPU 87% used", "≥ 98.3%, ≤ 90 s", "yes and no"]
+    assert seeds.row("transfer", [run | {"seconds": 500.0}], torch.device("cuda"))[-1] == "yes and yes"
+
+
+def test_a_gpu_gets_more_pixels_and_epochs_of_the_same_recipe(params):
+    changed = seeds.for_gpu(params).transfer
+    assert (changed.resolution, changed.training.epochs) > (params.transfer.resolution, params.transfer.training.epochs)
+    assert changed.model_copy(update={"resolution": 128, "training": params.transfer.training}) == params.transfer
 
 
 def test_the_ablation_goes_from_the_lectures_recipe_to_the_tuned_one(params):
