@@ -175,6 +175,7 @@ class _Answer:
         self.close = False
         self._scope, self._send, self._seconds = scope, send, seconds
         self._instead: Refusal | None = None
+        self._allow: str | None = None  # RFC 9110, 15.5.6: a 405 says which methods there are
 
     async def __call__(self, message: Message) -> None:
         """Pass a message on."""
@@ -183,12 +184,14 @@ class _Answer:
             self.status = message["status"]
             kind = headers.get("content-type", "")
             if 400 <= self.status < 500 and not kind.startswith("application/json"):
-                self._instead = _plain_refusal(self.status, headers)
+                self._instead, self._allow = _plain_refusal(self.status, headers), headers.get("allow")
                 return
             headers["X-Request-ID"] = self.request_id
             headers.update(SECURITY_HEADERS)
             if self.close:
                 headers["Connection"] = "close"
+            if self._allow:
+                headers["Allow"] = self._allow
         elif self._instead is not None:
             if message.get("more_body", False):
                 return

@@ -172,6 +172,14 @@ def test_the_openapi_document_names_every_endpoint_and_error(url):
     assert requests.post(f"{url}/predict", json=example).status_code == 200
 
 
+@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", "/predict", "POST"), ("POST", "/model", "GET")])
+def test_a_wrong_method_is_told_the_right_one(url, method, path, allowed):
+    answer = requests.request(method, url + path)
+    assert answer.status_code == 405
+    assert answer.json()["code"] == "wrong_method"
+    assert allowed in answer.headers["allow"].split(", ")
+
+
 def test_the_service_needs_nothing_that_is_not_in_its_requirements(folder, tmp_path):
     """Torch, MLflow and the pipeline are never imported."""
     done = subprocess.run(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +77,18 @@ def test_the_registered_model_tells_what_it_takes_and_gives(project):
     assert loaded.input_example["images"].shape == (1, 32, 32, 3)
     assert version.run_id == runs()[version.tags["model"]].info.run_id
     assert version.tags["model"] in version.description
+
+
+def test_the_guides_python_asks_the_champion(project):
+    assert not synced()
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tracking.md").read_text(), re.DOTALL)
+    code = code.replace("champion.predict(", "print(champion.predict(").replace("numpy.uint8))", "numpy.uint8)))")
+    names = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
+        env={name: value for name, value in os.environ.items() if name not in names},
+    )  # fmt: skip
+    assert "{'probability': array([0." in done.stdout
 
 
 def test_curves_are_there_while_it_trains(project, small_dataset):
