@@ -64,7 +64,8 @@ def row(model: str, runs: list[dict[str, Any]], device: torch.device) -> list[st
     speeds = [f"{run['images_per_second']:,.0f}" for run in runs[:1] if run.get("images_per_second")]
     speeds += [f"GPU {run['utilisation']:.0%} used" for run in runs[:1] if run.get("utilisation") is not None]
     on_its_hardware = (device.type == "cuda") == (model == ON_GPU)
-    reached = [accuracies.mean() >= asked_accuracy, seconds <= asked_seconds or not on_its_hardware]
+    reached = ["yes" if accuracies.mean() >= asked_accuracy else "no"]
+    reached += [("yes" if seconds <= asked_seconds else "no") if on_its_hardware else "other hardware"]
     return [
         model,
         f"{accuracies.mean():.2%}{spread}",
@@ -72,7 +73,7 @@ def row(model: str, runs: list[dict[str, Any]], device: torch.device) -> list[st
         f"{seconds:.0f} s",
         ", ".join(speeds),
         asked,
-        " and ".join("yes" if one else "no" for one in reached),
+        " and ".join(reached),
     ]
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,9 +56,11 @@ class Worker:
 
     def __init__(self, *command: str | Path) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        self.name = " ".join(map(str, command[1:3]))
+        self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env=environment,
+            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            env=environment,
         )  # fmt: skip
         self.epochs: list[dict[str, float]] = []
 
@@ -68,7 +71,9 @@ class Worker:
         asked.flush()
         line = answered.readline()
         if not line:
-            raise PipelineError(f"the process ended by itself: {self.process.args!r}")
+            self.log.seek(0)
+            last = (self.log.read().strip().splitlines() or ["it says nothing"])[-1]
+            raise PipelineError(f"{self.name} ended by itself: {last}")
         self.epochs.append(json.loads(line))
 
     def end(self) -> None:
