@@ -34,8 +34,7 @@ types: setup  ## the type checker, strict
 
 ui: setup  ## MLflow's pages over all runs
 	@python -m pipeline.stages.sync
-	@echo "open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning, car-or-truck, the chart view"
-	mlflow ui --workers 1
+	@python -m pipeline.ui
 
 sync: setup  ## repair MLflow from the result folders: what it lacks is rebuilt
 	python -m pipeline.sync

@@ -57,7 +57,7 @@ class Worker:
     def __init__(self, *command: str | Path) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
         self.name = " ".join(map(str, command[1:3]))
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
         self.process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env=environment,

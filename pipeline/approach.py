@@ -36,7 +36,7 @@ def run_approach(
         if distributed.rank() > 0:
             train(Job(dataset, params.seed, chosen, checkpoint))
             return
-        if not device:  # it reads these too
+        if not device:  # an approach that is always on the CPU does not depend on these
             recipe |= {"device": params.device, "processes": distributed.size(), "deterministic": params.deterministic}
         _train_and_record(name, title, recipe, params, train, Job(dataset, params.seed, chosen, checkpoint))
 

@@ -175,7 +175,7 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
         try:
             weights: dict[str, Tensor] = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise _unusable(name, f"damaged ({str(error).splitlines()[0]})") from None
+            raise _unusable(name, f"damaged ({type(error).__name__})") from None
     return weights
 
 

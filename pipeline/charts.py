@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -102,14 +103,14 @@ def roc(tests: dict[str, pd.DataFrame], class_names: list[str]) -> Figure:
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="chance (0.5)")
-    for (name, test), color in zip(tests.items(), SERIES, strict=False):
+    for (name, test), color in zip(tests.items(), cycle(SERIES), strict=False):
         false_rate, true_rate, _ = roc_curve(test["label"], test["probability"])
         area = roc_auc_score(test["label"], test["probability"])
         axes.plot(false_rate, true_rate, color=color, label=f"{name} ({area:.4f})")
     first, second = class_names
     axes.set(
-        xlabel=f"share of {first}s called {second}",
-        ylabel=f"share of {second}s called {second}",
+        xlabel=f"share of {first} images called {second}",
+        ylabel=f"share of {second} images called {second}",
         title="ROC (area under it)",
     )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -122,7 +123,7 @@ def validation_curves(histories: dict[str, pd.DataFrame], width: float = 7.5) ->
     """Accuracy over the epochs of all models, validation as lines and training as dots; `width` is in inches."""
     figure = Figure(figsize=(width, 4), layout="constrained")
     axes = figure.subplots()
-    for (name, history), color in zip(histories.items(), SERIES, strict=False):
+    for (name, history), color in zip(histories.items(), cycle(SERIES), strict=False):
         axes.plot(history["epoch"], history["validation_accuracy"], color=color, marker=".", label=name)
         axes.plot(history["epoch"], history["train_accuracy"], color=color, linestyle=":", alpha=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,6 +1,7 @@
 """Data-parallel training: torchrun starts the processes, DistributedDataParallel averages their gradients.
 
-Each process takes its share of every batch, so batches, schedule and weights are those of one process. The leader
+Each process takes its share of every batch, so batches and schedule are those of one process, and the weights but for
+dropout, which each draws for itself. The leader
 (rank 0) alone prints, writes and logs. Everything here also works in a process that is on its own.
 """
 

@@ -18,6 +18,10 @@ class PipelineError(Exception):
     """Something the user can mend: the message says what was wrong, where, and what to do. No traceback is shown."""
 
 
+class NotANumber(PipelineError):
+    """A loss that is no number any more: the training broke off."""
+
+
 def run_as_command(main: Callable[[], None]) -> None:
     """Run `main` as a program: exit 1 with one line per problem on `PipelineError`, 130 on Ctrl-C.
 

@@ -134,7 +134,7 @@ def package(result: Result, dataset: Dataset, tolerance: float, folder: Path) ->
         "individual_people_accuracy": (
             known_facts.HUMAN_INDIVIDUAL if known_facts.apply_to(result.card.classes) else None
         ),
-        "test_images": int((result.predictions["split"] == "test").sum()),
+        "test_images": len(result.test),
         "parity": {"largest_difference": difference, "tolerance": tolerance},
         "dataset_digest": result.card.dataset_digest,
         "weights_sha256": result.card.weights_sha256,

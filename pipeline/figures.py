@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipeline.results import Result, Trained
 def draw_all(result: Result, trained: Trained, dataset: Dataset) -> None:
     """Draw every figure that fits the model into its result folder; NAME-epoch-0 is one from before the training."""
     model, name = trained.model.cpu(), result.card.name
-    test = result.predictions[result.predictions["split"] == "test"]
+    test = result.test
     figures = {
         "confusion": charts.confusion(test, dataset.class_names, name),
         "reliability": charts.reliability(test, dataset.class_names, name),
@@ -47,6 +48,7 @@ def draw_all(result: Result, trained: Trained, dataset: Dataset) -> None:
         if layers := model.response_maps(torch.from_numpy(np.array(image))[None]):
             title = f"{name}: response maps of one {class_name}, each to its own scale from dark to light"
             figures[f"response_maps_{class_name}"] = response_maps(layers, image, title)
+    shutil.rmtree(result.folder / "figures", ignore_errors=True)  # of other classes, where DVC did not clear them
     for picture, figure in figures.items():
         save(figure, result.folder / "figures" / f"{picture}.png")
 
@@ -199,6 +201,16 @@ def sureness(share: float) -> str:
     return f"{100 * share:.2f} %" if share < 0.99995 else "> 99.99 %"
 
 
+def verdicts(rows: pd.DataFrame, class_names: list[str]) -> list[tuple[str, str, str]]:
+    """Of each row of a predictions table: truth, prediction, and the probability of that in words."""
+    found = []
+    for label, probability in zip(rows["label"], rows["probability"], strict=True):
+        predicted = int(probability > 0.5)
+        sure = probability if predicted else 1 - probability
+        found.append((class_names[label], class_names[predicted], sureness(sure)))
+    return found
+
+
 def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:
     """Images with truth, prediction and its probability; wrong ones are marked by sign and colour."""
     columns = 5
@@ -208,11 +220,9 @@ def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:
         return figure
     canvas, titles = mosaic(dataset.images[rows["id"]] / 255, columns, gap=3, above=4)
     figure, (axes,) = sheet([(title, canvas)], columns * 1.75)
-    for (x, y), label, probability in zip(titles, rows["label"], rows["probability"], strict=True):
-        predicted = int(probability > 0.5)
-        sure = probability if predicted else 1 - probability
-        right = predicted == label
-        names = f"{dataset.class_names[label]} / {dataset.class_names[predicted]}"
-        text, color = f"{'' if right else '✗ '}{names} {sureness(sure)}", charts.RIGHT if right else charts.WRONG
+    for (x, y), (truth, predicted, sure) in zip(titles, verdicts(rows, dataset.class_names), strict=True):
+        right = truth == predicted
+        text = f"{'' if right else '✗ '}{truth} / {predicted} {sure}"
+        color = charts.RIGHT if right else charts.WRONG
         axes.text(x, y, text, ha="center", va="bottom", fontsize=9, color=color)
     return figure

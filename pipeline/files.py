@@ -58,11 +58,11 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`; a missing or damaged file is a `PipelineError` that names it."""
+def read_json(path: Path, made_by: str = "dvc repro") -> Any:
+    """The JSON value in `path`; a missing or damaged file is a `PipelineError` that names it and what makes it."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise PipelineError(f"{path} is missing: `dvc repro` makes it") from None
+        raise PipelineError(f"{path} is missing: `{made_by}` makes it") from None
     except ValueError as error:
-        raise PipelineError(f"{path} is damaged ({error}): delete it and run `dvc repro`") from None
+        raise PipelineError(f"{path} is damaged ({error}): delete it and run `{made_by}`") from None

@@ -12,7 +12,9 @@ import yaml
 def stage_help() -> str | None:
     """The help of the stage that this process runs: docstring, what it reads and writes, params. None of no stage."""
     module = sys.modules["__main__"]
-    name = module.__spec__.name.rpartition(".")[2] if module.__spec__ else ""
+    package, _, name = module.__spec__.name.rpartition(".") if module.__spec__ else ("", "", "")
+    if package != "pipeline.stages":
+        return None
     try:
         stage = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][name]
     except (OSError, KeyError):

@@ -30,7 +30,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page, shown `scale` times its size, pixel by pixel."""
+    """An image inside the page, and its size in pixels."""
 
     uri: str
     width: int
@@ -48,7 +48,7 @@ def picture(pixels: NDArray[Any]) -> Picture:
 
 
 def coloured(values: NDArray[Any], *, signed: bool) -> Picture:
-    """A map `[H, W]` in colour: from blue over white to red around 0, or from dark to light, NaN transparent-white."""
+    """A map `[H, W]` in colour: from blue over white to red around 0, or from dark to light, NaN white."""
     if signed:
         reach = max(float(np.nanmax(np.abs(values))), 1e-12)
         values = values / reach / 2 + 0.5

@@ -16,8 +16,8 @@ Computed from CIFAR-10H (Peterson et al. 2019, "Human uncertainty makes classifi
 
 
 def apply_to(classes: list[str]) -> bool:
-    """Whether the figures and lists in this file are of these two classes of CIFAR-10."""
-    return classes == ["automobile", "truck"]
+    """Whether the figures and lists in this file are of these two classes of CIFAR-10, in whatever order."""
+    return set(classes) == {"automobile", "truck"}
 
 
 DISPUTED_TEST_ROWS = (

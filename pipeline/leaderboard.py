@@ -60,7 +60,7 @@ def _rank(result: Result) -> tuple[float, float]:
 
 def _test_right(result: Result) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which test images the model gets right, bool `[n]`."""
-    return correct(result.predictions[result.predictions["split"] == "test"]).to_numpy(bool)
+    return correct(result.test).to_numpy(bool)
 
 
 def _slices(dataset: Dataset, known: bool) -> dict[str, pd.Series]:

@@ -36,7 +36,7 @@ class DataParams(Section):
     """Which two classes, and how they are split."""
 
     classes: Annotated[list[str], Field(min_length=2, max_length=2)]
-    shown_as: dict[str, Annotated[str, Field(pattern=r"^[\w -]{1,40}$")]]
+    shown_as: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9_ -]{1,40}$")]]
     images_per_class: ImagesPerClass
     validation_share: Annotated[float, Field(ge=0, le=0.5)]
 

@@ -33,7 +33,7 @@ def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str,
 
     Args:
         experiment_id: where the model is logged.
-        run_ids: the run of each result, by its name.
+        run_ids: the run of each result, by the SHA-256 of its weights.
 
     Returns:
         What was done, in words.
@@ -55,11 +55,12 @@ def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str,
     if version is not None and not _has_files(version, client):
         version, lost = None, version
     if version is None:
-        version = _new_version(client, experiment_id, card, run_ids.get(card["name"]))
+        version = _new_version(client, experiment_id, card, run_ids.get(card["weights_sha256"]))
     elif version == now:
         return f"registered model {REGISTERED_MODEL}: `champion` is on version {version} already"
     replaced = None
-    if now is not None and client.get_model_version(REGISTERED_MODEL, now).tags.get("onnx_sha256") != sha256:
+    another = now is not None and client.get_model_version(REGISTERED_MODEL, now).tags.get("onnx_sha256") != sha256
+    if now is not None and another and _has_files(now, client):
         replaced = now
         client.set_registered_model_alias(REGISTERED_MODEL, "previous", now)
     client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)

@@ -105,15 +105,12 @@ def _count(layer: nn.Module) -> int:
 
 def shown_answers(rows: pd.DataFrame, dataset: Dataset) -> list[dict[str, Any]]:
     """Images of a predictions table with truth, prediction and its probability."""
-    found = []
-    columns = (rows[name].tolist() for name in ("id", "label", "probability"))
-    for image, label, probability in zip(*columns, strict=True):
-        predicted = int(probability > 0.5)
-        sure = probability if predicted else 1 - probability
-        names = {"truth": dataset.class_names[label], "predicted": dataset.class_names[predicted]}
-        seen = {"image": picture(dataset.images[image]), "sure": figures.sureness(sure), "right": predicted == label}
-        found.append(names | seen)
-    return found
+    return [
+        {"truth": truth, "predicted": predicted, "sure": sure, "right": truth == predicted, "image": picture(image)}
+        for (truth, predicted, sure), image in zip(
+            figures.verdicts(rows, dataset.class_names), dataset.images[rows["id"]], strict=True
+        )
+    ]
 
 
 @torch.inference_mode()
@@ -124,7 +121,7 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
         images: one image uint8 `[32, 32, 3]` of each class, by its name.
     """
     model = result.model()
-    test = result.predictions[result.predictions["split"] == "test"]
+    test = result.test
     folder = result.folder / "figures"
     filters = {when: folder / f"{name}.png" for when, name in (("before", "filters-epoch-0"), ("after", "filters"))}
     both = torch.from_numpy(np.stack(list(images.values())))
@@ -192,7 +189,7 @@ def samples(dataset: Dataset, count: int = 12) -> dict[str, list[Picture]]:
 
 def shared_charts(results: list[Result], dataset: Dataset, board: dict[str, Any]) -> dict[str, str]:
     """The charts of all models together, as SVG by name; `results` are best first."""
-    tests = {r.card.name: r.predictions[r.predictions["split"] == "test"] for r in results}
+    tests = {result.card.name: result.test for result in results}
     histories = {r.card.name: r.history for r in results if len(r.history)}
     best = results[0].card.name
     return {

@@ -93,6 +93,11 @@ class Result:
     history: pd.DataFrame
 
     @property
+    def test(self) -> pd.DataFrame:
+        """The predictions for the test images."""
+        return self.predictions[self.predictions["split"] == "test"]
+
+    @property
     def smoothed(self) -> bool:
         """Whether labels were smoothed while it trained."""
         return bool(self.card.recipe.get("training", {}).get("label_smoothing"))

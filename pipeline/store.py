@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -17,8 +17,11 @@ REGISTERED_MODEL = "car-or-truck"
 FOLDER_TAG = "repository"
 """Tag of an experiment in the local database: the folder that its artifact locations start with."""
 
-RUN_FILES = frozenset({"card.json", "metrics.json", "predictions.parquet", "history.csv", "figures", "images"})
-"""What a whole run has at the root of its artifacts; `images` is its image grid."""
+RUN_FILES = {"card.json", "metrics.json", "predictions.parquet", "history.csv"}
+"""What of a result folder is a run's artifact as it is; its figures are too, and pictures of the image grid."""
+
+BEFORE_TRAINING = "-epoch-0"
+"""How the name of a picture ends that shows what another one shows, before the training."""
 
 STORED_LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -48,6 +51,16 @@ def is_local() -> bool:
     """Whether runs go into the repository's own database."""
     # MLflow sets the variable by itself, once it was told where.
     return tracking_uri() == _own_uri()
+
+
+def experiment_id(name: str) -> str | None:
+    """The id of an experiment in the local database, None where there is none."""
+    try:
+        with _database() as database:
+            found = database.execute("select experiment_id from experiments where name = ?", (name,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(found[0]) if found else None
 
 
 def _own_uri() -> str:
@@ -90,10 +103,39 @@ def follow_the_folder() -> bool:
     return changed
 
 
-def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
+def pictures(folder: Path) -> dict[tuple[str, int], Path]:
+    """The figures of a result folder by name and step in a run's image grid.
+
+    The step is 0; of what is shown before and after the training 0 and 1, so that one slider serves all runs.
+    """
+    found = {path.stem: path for path in sorted((folder / "figures").glob("*.png"))}
+    return {
+        (name.removesuffix(BEFORE_TRAINING), int(f"{name}{BEFORE_TRAINING}" in found)): path
+        for name, path in found.items()
+    }
+
+
+def run_files(folder: Path) -> set[str]:
+    """What a whole run of a result folder has; a picture of the image grid as `images/NAME+step+STEP`."""
+    of_figures = {f"figures/{path.name}" for path in pictures(folder).values()}
+    return RUN_FILES | of_figures | {f"images/{name}+step+{step}" for name, step in pictures(folder)}
+
+
+def named_as_run_files(artifacts: Iterable[str]) -> set[str]:
+    """Artifacts of a run as `run_files` names them: to a picture of the grid MLflow adds time, number and thumbnail."""
+    return {path.partition("+timestamp")[0] for path in artifacts if not path.endswith(".webp")}
+
+
+def _artifacts(location: str) -> set[str]:
+    root = Path(location)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def holds(folders: dict[str, Path], champion_sha256: str | None) -> bool:
     """Whether the local database surely has a finished run of each result, and the champion under its alias.
 
     Args:
+        folders: of the results, by `result_digest`.
         champion_sha256: of the champion's ONNX file; None where there is none.
 
     Returns:
@@ -120,6 +162,10 @@ def holds(result_digests: set[str], champion_sha256: str | None) -> bool:
             ).fetchall()
     except sqlite3.Error:
         return False
-    present = {digest for digest, location in runs if all((Path(location) / name).exists() for name in RUN_FILES)}
+    present = {
+        digest
+        for digest, location in runs
+        if digest in folders and run_files(folders[digest]) <= named_as_run_files(_artifacts(location))
+    }
     registered = {sha256 for sha256, location in champion if (Path(location) / "MLmodel").exists()}
-    return not going and result_digests <= present and registered == ({champion_sha256} - {None})
+    return not going and folders.keys() <= present and registered == ({champion_sha256} - {None})

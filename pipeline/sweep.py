@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import optuna
 import yaml
+from mlflow.entities import Metric, Param
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import car_truck
 from pipeline.devices import choose_device, keep_freed_memory
-from pipeline.errors import PipelineError, run_as_command
+from pipeline.errors import NotANumber, PipelineError, run_as_command
 from pipeline.evaluation import wilson
 from pipeline.params import Params, TrainingParams, load_params
 from pipeline.results import Trained
 from pipeline.stages import cnn, transfer
-from pipeline.tracking import connect, curve_points
+from pipeline.tracking import connect, curve_points, end_killed_runs, first_line, process_tags
 from pipeline.training import Epoch, Job, checkpoint_path
 
 MODELS = ("cnn-lecture", "cnn-tuned", "transfer")
@@ -62,14 +66,10 @@ def run_trial(trial: Trial, model: str, params: Params, dataset: car_truck.Datas
     now, train = training_of(model, params)
     knobs = suggest(trial, now)
     checkpoint = Path(".cache/checkpoints") / f"{trial.study.study_name}-{trial.number}.pt"
-    client = mlflow.MlflowClient()
-    client.set_tag(run_id := _child_run(parent, f"{model} trial {trial.number}"), "optuna_trial", str(trial.number))
-    for name, value in knobs.model_dump().items():
-        client.log_param(run_id, name, value)
+    child = ChildRun(parent, f"{model} trial {trial.number}", trial.number, knobs)
 
     def report(epoch: Epoch) -> None:
-        for name, value in curve_points(epoch).items():
-            client.log_metric(run_id, name, value, step=epoch.epoch)
+        child.log(curve_points(epoch), epoch.epoch)
         trial.report(epoch.validation_accuracy or 0.0, epoch.epoch)
         if epoch.epoch < knobs.epochs and trial.should_prune():
             raise optuna.TrialPruned
@@ -78,46 +78,78 @@ def run_trial(trial: Trial, model: str, params: Params, dataset: car_truck.Datas
     try:
         device = choose_device(params.device, deterministic=params.deterministic)
         accuracy = train(knobs, Job(dataset, params.seed, device, checkpoint, report)).history[-1].validation_accuracy
-        client.log_metric(run_id, "validation_accuracy", accuracy or 0.0)
+        child.log({"validation_accuracy": accuracy or 0.0})
         status = "FINISHED"
     except optuna.TrialPruned:
-        client.set_tag(run_id, "pruned", "true")
+        child.attempt(lambda client, run_id: client.set_tag(run_id, "pruned", "true"))
         status = "FINISHED"
         raise
-    except PipelineError as error:  # a rate so high that the loss is no number is an answer too
+    except NotANumber as error:  # a rate so high that the loss is none is an answer too
         print(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error
     finally:
-        client.set_terminated(run_id, status)
+        child.attempt(lambda client, run_id: client.set_terminated(run_id, status))
         checkpoint.unlink(missing_ok=True)
     return accuracy or 0.0
 
 
-def _child_run(parent: str, name: str) -> str:
-    client = mlflow.MlflowClient()
-    experiment = client.get_run(parent).info.experiment_id
-    return str(client.create_run(experiment, tags={"mlflow.parentRunId": parent}, run_name=name).info.run_id)
+class ChildRun:
+    """The run of one trial; where MLflow fails, the trial goes on without it."""
+
+    def __init__(self, parent: str, name: str, number: int, knobs: TrainingParams) -> None:
+        self.run_id = ""
+        tags = {"mlflow.parentRunId": parent, "optuna_trial": str(number), **process_tags()}
+        params = [Param(key, str(value)) for key, value in knobs.model_dump().items()]
+
+        def start(client: mlflow.MlflowClient, _: str) -> None:
+            experiment = client.get_run(parent).info.experiment_id
+            self.run_id = str(client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+            client.log_batch(self.run_id, params=params)
+
+        self.attempt(start)
+
+    def attempt(self, action: Callable[[mlflow.MlflowClient, str], object]) -> None:
+        """Do something in MLflow; say it where it fails."""
+        try:
+            action(mlflow.MlflowClient(), self.run_id)
+        except Exception as error:  # any fault of any store or server
+            print(f"warning: MLflow: {first_line(error)}; the trial goes on without it", flush=True)
+
+    def log(self, values: dict[str, float], step: int = 0) -> None:
+        """Add metrics."""
+        now = time.time_ns() // 1_000_000
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        self.attempt(lambda client, run_id: client.log_batch(run_id, metrics=metrics))
 
 
 def open_study(model: str, storage: str, params: Params, dataset: car_truck.Dataset) -> tuple[Study, str]:
-    """The study of this model under these params, data and code, made if missing, and its parent run in MLflow."""
+    """The study of this model under these params, data and code, made if missing, and its parent run in MLflow.
+
+    Raises:
+        PipelineError: the storage cannot be used.
+    """
     now, _ = training_of(model, params)
     Path(".cache").mkdir(exist_ok=True)
     identity = {"params": params.model_dump(exclude={"download", "tracking"}), "dataset": dataset.digest}
-    study = optuna.create_study(
-        storage=storage,
-        study_name=checkpoint_path(f"sweep-{model}", **identity).stem,  # other params, data or code: another study
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(multivariate=False),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=now.epochs // 3),
-    )
-    _, experiment = connect(f"{params.tracking.experiment}-sweeps")
-    if "parent_run" not in study.user_attrs:
-        run = mlflow.MlflowClient().create_run(experiment, run_name=study.study_name)
-        study.set_user_attr("parent_run", run.info.run_id)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=checkpoint_path(f"sweep-{model}", **identity).stem,  # other params, data or code: another study
+            direction="maximize",
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(multivariate=False),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=now.epochs // 3),
+        )
+    except (ImportError, ValueError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise PipelineError(f"--storage {storage} cannot be used: {first_line(error)}") from None
+    client, experiment = connect(f"{params.tracking.experiment}-sweeps")
+    end_killed_runs(client, experiment)
+    if not study.get_trials(deepcopy=False):
         study.enqueue_trial(now.model_dump())  # of which `suggest` takes its knobs
-    return study, study.user_attrs["parent_run"]
+    name = f"attributes.run_name = '{study.study_name}'"
+    found = client.search_runs([experiment], name)  # each MLflow has a parent of its own
+    parent = found[0] if found else client.create_run(experiment, run_name=study.study_name)
+    return study, parent.info.run_id
 
 
 def summary(study: Study, model: str, images: int) -> str:
@@ -168,7 +200,8 @@ def main() -> None:
             callbacks=[lambda _, trial: print(f"trial {trial.number}: {trial.state.name.lower()}, {trial.value}\n")],
         )
     finally:
-        mlflow.MlflowClient().set_terminated(parent)
+        with suppress(Exception):  # a view of the study, which Optuna keeps
+            mlflow.MlflowClient().set_terminated(parent)
     print(summary(study, arguments.model, len(dataset.rows("validation"))))
 
 

@@ -6,11 +6,9 @@ changes nothing.
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
@@ -20,10 +18,10 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, ViewType
 from mlflow.entities import Run as MlflowRun
 from PIL import Image
 
-from pipeline import registry, results
+from pipeline import chart_view, registry, results
 from pipeline.errors import PipelineError, run_as_command
 from pipeline.results import RunRecord
-from pipeline.store import RUN_FILES, repository, tracking_uri
+from pipeline.store import named_as_run_files, repository, run_files, tracking_uri
 from pipeline.tracking import (
     COLOR_TAG,
     connect,
@@ -35,6 +33,7 @@ from pipeline.tracking import (
     log_files,
     log_result,
     next_color,
+    process_tags,
 )
 from pipeline.training import Epoch
 
@@ -64,13 +63,17 @@ def _sync(folders: list[Path]) -> list[str]:
         with _collecting(faults):
             records[folder] = results.read_record(folder)
     connections = {record.experiment: connect(record.experiment) for record in records.values()}
-    run_ids: dict[str, str] = {}
+    run_ids: dict[str, str] = {}  # by the digest of the weights: a champion may be of an earlier training
     for folder, record in records.items():
         client, experiment_id = connections[record.experiment]
         with _collecting(faults):
             end_killed_runs(client, experiment_id)
-            run_ids[folder.name], done = _sync_run(client, experiment_id, folder, record)
+            result = _readable(folder, record)
+            chart_view.offer(client, experiment_id, result.card.class_names, result.card.dataset_digest)
+            run_id, done = _sync_run(client, experiment_id, result, record)
             print(f"{folder.name}: {done}")
+            if run_id is not None:
+                run_ids[result.card.weights_sha256] = run_id
     # An experiment in a copy of the repository has a champion of its own, which nobody serves.
     if connections and repository() == Path.cwd():
         with _collecting(faults):
@@ -89,11 +92,10 @@ def _collecting(faults: list[str]) -> Iterator[None]:
         faults.append(f"MLflow at {tracking_uri()}: {first_line(error)}")
 
 
-def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, record: RunRecord) -> tuple[str, str]:
-    """Find or make the run of one result; its id, and what was done in words."""
-    result = _readable(folder)
-    if results.result_digest(folder) != record.result_digest:
-        raise PipelineError(f"{folder} is not what its run.json was written for: run `dvc repro`, or `dvc checkout`")
+def _sync_run(
+    client: mlflow.MlflowClient, experiment_id: str, result: results.Result, record: RunRecord
+) -> tuple[str | None, str]:
+    """Find or make the run of one result; its id, None of one that lies deleted, and what was done in words."""
     # The tag is written last: a run that has it is whole, even if nobody could say that it ended.
     found = client.search_runs([experiment_id], f"tags.result_digest = '{record.result_digest}'", ViewType.ALL)
     active = [run for run in found if run.info.lifecycle_stage == "active"]
@@ -101,14 +103,16 @@ def _sync_run(client: mlflow.MlflowClient, experiment_id: str, folder: Path, rec
         run_id = active[0].info.run_id
         if active[0].info.status not in {"FINISHED", "RUNNING"}:
             client.set_terminated(run_id, "FINISHED", record.ended)
-        lost = RUN_FILES - {item.path for item in client.list_artifacts(run_id)}
+        there = [item.path for part in (None, "figures", "images") for item in client.list_artifacts(run_id, part)]
+        lost = run_files(result.folder) - named_as_run_files(there)
         if not lost:
             return run_id, "its run is there"
-        log_files(client, run_id, result, lost)
-        return run_id, f"its run had lost {', '.join(sorted(lost))}; all is back"
+        log_files(client, run_id, result.folder, lost)
+        some = ", ".join(sorted(lost)[:3]) + (", …" if len(lost) > 3 else "")
+        return run_id, f"its run had lost {len(lost)} files ({some}); all are back"
     if found:
         run_id = found[0].info.run_id
-        return run_id, f"its run was deleted in MLflow and stays so; `mlflow runs restore --run-id {run_id}` undoes it"
+        return None, f"its run was deleted in MLflow and stays so; `mlflow runs restore --run-id {run_id}` undoes it"
     half_written = _half_written(client, experiment_id, record)
     run_id = _rebuild(client, experiment_id, result, record)
     for broken in half_written:
@@ -129,9 +133,20 @@ def _half_written(client: mlflow.MlflowClient, experiment_id: str, record: RunRe
 def _rebuild(client: mlflow.MlflowClient, experiment_id: str, result: results.Result, record: RunRecord) -> str:
     """Make a run out of a result folder, with the times and tags of the one it stands for; its id."""
     tags = record.tags | {"rebuilt": "true", "first_run_id": record.run_id or "none", REBUILDS: record.result_digest}
-    tags |= {"host": platform.node(), "pid": str(os.getpid())}  # of who rebuilds: it may be killed too
+    tags |= process_tags()  # of who rebuilds: it may be killed too
     tags.setdefault(COLOR_TAG, next_color(client, experiment_id))
     run_id = str(client.create_run(experiment_id, record.started, tags, record.run_name).info.run_id)
+    try:
+        _fill(client, run_id, result, record)
+    except Exception:
+        with suppress(Exception):  # or each attempt would leave one more
+            client.delete_run(run_id)
+        raise
+    return run_id
+
+
+def _fill(client: mlflow.MlflowClient, run_id: str, result: results.Result, record: RunRecord) -> None:
+    """Put all of a result into its new run, and end that."""
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
     dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)
     training = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
@@ -139,7 +154,8 @@ def _rebuild(client: mlflow.MlflowClient, experiment_id: str, result: results.Re
     _log_curves(client, run_id, result, record)
     log_result(client, run_id, result, record)
     client.set_terminated(run_id, "FINISHED", record.ended)
-    return run_id
+    for name in ("host", "pid"):  # now that nobody will end it for being gone
+        client.set_tag(run_id, name, record.tags.get(name, "unknown"))
 
 
 def _log_curves(client: mlflow.MlflowClient, run_id: str, result: results.Result, record: RunRecord) -> None:
@@ -156,11 +172,11 @@ def _log_curves(client: mlflow.MlflowClient, run_id: str, result: results.Result
         client.log_batch(run_id, metrics=points[start : start + 1000])
 
 
-def _readable(folder: Path) -> results.Result:
+def _readable(folder: Path, record: RunRecord) -> results.Result:
     """The result in `folder`, its pictures looked at too.
 
     Raises:
-        PipelineError: a file is missing or damaged.
+        PipelineError: a file is missing or damaged, or not of the training that `record` is of.
     """
     result = results.read(folder)
     pictures = sorted((folder / "figures").glob("*.png"))
@@ -174,6 +190,8 @@ def _readable(folder: Path) -> results.Result:
             raise PipelineError(
                 f"{path} is damaged: delete it, then `dvc checkout`, `dvc pull` or `dvc repro`"
             ) from None
+    if results.result_digest(folder) != record.result_digest:
+        raise PipelineError(f"{folder} is not what its run.json was written for: run `dvc repro`, or `dvc checkout`")
     return result
 
 

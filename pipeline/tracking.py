@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,23 +30,20 @@ from mlflow.entities import Metric
 from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
-from pipeline import charts, known_facts
+from pipeline import chart_view, charts, known_facts
 from pipeline.devices import describe_device
 from pipeline.errors import PipelineError
 from pipeline.files import digest_of, write_json
 from pipeline.params import TrackingParams
 from pipeline.provenance import code_version
 from pipeline.results import Result, RunRecord, result_digest
-from pipeline.store import FOLDER_TAG, RUN_FILES, follow_the_folder, is_local, repository, tracking_uri
+from pipeline.store import FOLDER_TAG, follow_the_folder, is_local, pictures, repository, run_files, tracking_uri
 from pipeline.templating import render
 from pipeline.training import Epoch
 
 COLOR_TAG = "mlflow.runColor"
 RUN_COLORS = (*charts.SERIES, "#882255", "#777777")
 """Of the runs in MLflow's charts, in turn: left to itself it draws one by lot for each, and two may be alike."""
-
-AT_EPOCH = "-epoch-"
-"""What stands before the epoch in the name of a picture that shows an earlier one than the last."""
 
 DESCRIPTION = """Three representations of images, as in the lecture: raw pixels (`baseline`), learned filters (`cnn-*`),
 transferred features (`transfer`). *Runs*, then the chart view, shows accuracies and pictures side by side."""
@@ -169,6 +166,7 @@ def track(
     def start() -> None:
         client, experiment_id = connect(params.experiment)
         end_killed_runs(client, experiment_id)
+        chart_view.offer(client, experiment_id, class_names, dataset_digest)
         if params.system_metrics_seconds:
             mlflow.set_system_metrics_sampling_interval(params.system_metrics_seconds)  # type: ignore[no-untyped-call]
         colored = tags | {COLOR_TAG: next_color(client, experiment_id)}
@@ -194,6 +192,9 @@ def track(
     finally:
         # Where MLflow failed in the middle, its run stays half-written: `make sync` puts a whole one in its place.
         run.attempt(lambda: mlflow.end_run(status))
+        if not run.connected:  # left to itself, MLflow would call it finished when the process ends
+            with suppress(Exception):
+                mlflow.end_run("FAILED")
 
 
 def log_result(client: mlflow.MlflowClient, run_id: str, result: Result, record: RunRecord) -> None:
@@ -201,30 +202,19 @@ def log_result(client: mlflow.MlflowClient, run_id: str, result: Result, record:
     values = {name: value for name, value in result.metrics.model_dump().items() if value is not None}
     client.log_batch(run_id, metrics=[Metric(name, value, record.ended, 0) for name, value in values.items()])
     client.set_tag(run_id, "mlflow.note.content", describe(result))
-    log_files(client, run_id, result, RUN_FILES)
+    log_files(client, run_id, result.folder, run_files(result.folder))
     client.set_tag(run_id, "result_digest", record.result_digest)
 
 
-def log_files(client: mlflow.MlflowClient, run_id: str, result: Result, names: frozenset[str]) -> None:
-    """Put files of a result folder into a run: those `names` of `RUN_FILES`."""
-    for name in sorted(names - {"figures", "images"}):
-        client.log_artifact(run_id, str(result.folder / name))
-    if "figures" in names:
-        client.log_artifacts(run_id, str(result.folder / "figures"), "figures")
-    for (key, epoch), picture in _images(result).items() if "images" in names else ():
-        with Image.open(picture) as image:
-            client.log_image(run_id, np.asarray(image.convert("RGB")), key=key, step=epoch)
-
-
-def _images(result: Result) -> dict[tuple[str, int], Path]:
-    """The pictures by name and epoch: 0, unless there is one from before the training to slide from."""
-    pictures = {path.stem: path for path in sorted((result.folder / "figures").glob("*.png"))}
-    found = {}
-    for name, path in pictures.items():
-        key, _, epoch = name.partition(AT_EPOCH)
-        last = len(result.history) if f"{name}{AT_EPOCH}0" in pictures else 0
-        found[key, int(epoch or last)] = path
-    return found
+def log_files(client: mlflow.MlflowClient, run_id: str, folder: Path, names: set[str]) -> None:
+    """Put files of a result folder into a run: those `names` of `store.run_files`."""
+    for name in sorted(names):
+        if not name.startswith("images/"):
+            client.log_artifact(run_id, str(folder / name), str(Path(name).parent) if "/" in name else None)
+    for (key, step), picture in pictures(folder).items():
+        if f"images/{key}+step+{step}" in names:
+            with Image.open(picture) as image:
+                client.log_image(run_id, np.asarray(image.convert("RGB")), key=key, step=step)
 
 
 def end_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> None:
@@ -280,12 +270,17 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
+def process_tags() -> dict[str, str]:
+    """By what `end_killed_runs` finds a process again."""
+    return {"host": platform.node(), "pid": str(os.getpid())}
+
+
 def _environment_tags() -> dict[str, str]:
     code = code_version()
     tags = {"git_commit": code.commit or "none", "code_changed": str(code.changed).lower()}
     tags |= {"python": platform.python_version()}
     tags |= {package: version(package) for package in ("torch", "dvc", "mlflow")}
-    tags |= {"host": platform.node(), "pid": str(os.getpid())}
+    tags |= process_tags()
     if name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = name
     return tags

@@ -23,7 +23,7 @@ from pipeline import distributed
 from pipeline.augmentation import augment
 from pipeline.car_truck import Dataset, Split
 from pipeline.devices import choose_precision, describe_device
-from pipeline.errors import PipelineError
+from pipeline.errors import NotANumber, PipelineError
 from pipeline.evaluation import predict_logits
 from pipeline.files import atomic, digest_of
 from pipeline.models import Classifier
@@ -185,7 +185,7 @@ class _Training:
             logits = self.network(images)
         loss = F.binary_cross_entropy_with_logits(logits, smooth(labels, self.params.label_smoothing))
         if not math.isfinite(value := loss.item()):
-            raise PipelineError(
+            raise NotANumber(
                 f"the loss is {value} at {where}: lower learning_rate ({self.params.learning_rate:g}); "
                 "the checkpoint of the epoch before is kept"
             )

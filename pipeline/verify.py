@@ -56,9 +56,10 @@ def check_model(folder: Path, dataset: car_truck.Dataset, sound: list[Result]) -
         raise PipelineError(f"{result.folder}/card.json names other data than data/car_truck: run `dvc repro`")
     model = result.model()
     claimed = measure(result.predictions, model, result.metrics.seconds, {})
-    for name in ("train_accuracy", "validation_accuracy", "test_accuracy", "test_accuracy_low", "test_accuracy_high"):
+    splits = [f"{split}_accuracy" for split in car_truck.SPLITS]
+    for name in (*splits, "test_accuracy_low", "test_accuracy_high", "parameters"):
         if getattr(claimed, name) != getattr(result.metrics, name):
-            raise PipelineError(f"{result.folder}/metrics.json: {name} is not what predictions.parquet gives")
+            raise PipelineError(f"{result.folder}/metrics.json: {name} is not what model and predictions give")
     rows = dataset.rows("test")
     probabilities = torch.sigmoid(torch.from_numpy(predict_logits(model, dataset.images[rows], torch.device("cpu"))))
     difference = float(np.abs(probabilities.numpy() - _recorded(result)[rows]).max())

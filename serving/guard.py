@@ -166,7 +166,7 @@ class _NotRead(Exception):
 
 
 class _Answer:
-    """A `send` that adds headers to the answer, makes every error JSON, and does not wait for a client for ever."""
+    """A `send` that adds headers to the answer, makes every refusal (4xx) JSON, and waits for no client for ever."""
 
     def __init__(self, scope: Scope, send: Send, seconds: float) -> None:
         asked = Headers(scope=scope).get("x-request-id", "")

@@ -104,6 +104,7 @@ def test_a_stage_is_read_in_a_minute(path):
     assert len(path.read_text().splitlines()) <= 100
 
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DO_SOMETHING = {"pipeline/__init__.py", "serving/service.py"}
 """The two modules that do something when they are imported; each says why."""
 
@@ -114,10 +115,10 @@ def test_importing_a_module_does_nothing():
         if str(path.relative_to(ROOT)) in DO_SOMETHING:
             continue
         for node in ast.parse(path.read_text()).body:
-            is_main = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+            is_main = isinstance(node, ast.If) and ast.unparse(node.test) in {"__name__ == '__main__'", "TYPE_CHECKING"}
             text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             defines = isinstance(
-                node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+                node, (*FUNCTIONS, ast.Import, ast.ImportFrom, ast.ClassDef, ast.Assign, ast.AnnAssign)
             )
             assert defines or text or is_main, f"{path}, line {node.lineno}: {ast.unparse(node)}"
 
@@ -133,7 +134,7 @@ def test_no_file_and_no_function_is_longer_than_a_reader_holds():
         if path == ROOT / "tests/hostile.py":
             continue  # a list of bad requests, one after the other
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, FUNCTIONS):
                 assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{path}: {node.name}"
 
 
@@ -149,6 +150,17 @@ def test_ctrl_c_while_a_stage_imports_its_libraries_is_no_traceback(tmp_path, se
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in errors, errors
+
+
+def test_what_is_no_stage_has_a_help_of_its_own():
+    """There is a stage called sync, and a command that does its work."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import runpy, sys; sys.argv[1:] = ['--help']; import pipeline.help as h; "
+         "sys.modules['__main__'].__spec__ = __import__('importlib.util').util.find_spec('pipeline.sync'); "
+         "print(h.stage_help())"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "None"
 
 
 @pytest.mark.parametrize("stage", stages())

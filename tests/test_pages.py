@@ -8,9 +8,9 @@ import shutil
 import pytest
 import requests
 
-from pipeline import sync, tracking
+from pipeline import chart_view, sync, tracking
 from tests import projects
-from tests.browser import chromium_or_skip, open_page, overflow, pictures_shown, screenshot
+from tests.browser import Seen, chromium_or_skip, open_page, overflow, pictures_shown, screenshot
 from tests.mlflow_server import running_mlflow
 from tests.projects import MODELS
 from tools.chromium import MLFLOW_WITHOUT_ASSISTANT
@@ -41,6 +41,11 @@ def experiment(ui: str) -> str:
     return found.json()["experiment"]["experiment_id"]
 
 
+def own_errors(seen: Seen) -> list[str]:
+    """What a page of MLflow's complains of, but for an address of MLflow's own that its local server does not have."""
+    return [error for error in seen.errors if "404 (Not Found)" not in error]
+
+
 def run_ids(ui: str) -> dict[str, str]:
     body = {"experiment_ids": [experiment(ui)]}
     found = requests.post(f"{ui}/api/2.0/mlflow/runs/search", json=body, timeout=20).json()
@@ -69,7 +74,7 @@ def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
         )
         screenshot(page, "mlflow-charts")
         assert pictures_shown(page) > 8
-    assert not seen.errors
+    assert own_errors(seen) == []
 
 
 def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
@@ -100,10 +105,43 @@ def test_a_run_page_tells_its_accuracy_and_dataset(ui):
         page.get_by_text(re.compile("^car_truck")).first.wait_for(timeout=SECONDS)
         page.get_by_text("test_accuracy", exact=True).first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-run")
-    assert not seen.errors
+    assert own_errors(seen) == []
 
 
-def test_the_image_grid_of_a_run_shows_its_filters_with_a_slider_from_before_to_after(ui):
+SEEN_HEIGHTS = """[...document.images].map(image => {
+  const own = image.getBoundingClientRect();
+  let [top, bottom] = [own.top, own.bottom];
+  for (let around = image.parentElement; around; around = around.parentElement)
+    if (getComputedStyle(around).overflowY !== "visible") {
+      const box = around.getBoundingClientRect();
+      [top, bottom] = [Math.max(top, box.top), Math.min(bottom, box.bottom)];
+    }
+  return [image.alt || image.src, bottom - top, own.height];
+})"""
+"""Of each picture: how much of its height is not cut off by what is around it, and its height."""
+
+
+def test_the_view_of_the_lecture_shows_filters_maps_and_mistakes_large_enough_to_see(ui):
+    with open_page(1500, 7000) as (page, seen):
+        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+        page.goto(chart_view.address(experiment(ui), ["car", "truck"], ui))
+        page.get_by_role("button", name="Car or truck: the lecture").first.wait_for(timeout=SECONDS)
+        names = ("filters", "weights", "response_maps_car", "response_maps_truck", "results", "mistakes", "curves")
+        for name in names:
+            page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
+        page.wait_for_function("document.images.length >= 9", timeout=SECONDS)
+        page.wait_for_function(
+            "[...document.images].every(image => image.complete && image.naturalWidth > 0)", timeout=SECONDS
+        )
+        screenshot(page, "mlflow-lecture")
+        heights = page.evaluate(SEEN_HEIGHTS)
+        assert not page.get_by_text("No image logged at this step").count(), "the learned filters of every network"
+        assert not [name for name, shown, height in heights if shown < 0.9 * height]
+        assert sum(shown > 100 for _, shown, _ in heights) >= 9, "large enough to see"
+    assert own_errors(seen) == []
+
+
+def test_the_image_grid_of_a_run_has_its_filters_with_a_slider_from_before_to_after(ui):
     with open_page(1400, 3600) as (page, seen):
         page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
         page.goto(
@@ -114,17 +152,12 @@ def test_the_image_grid_of_a_run_shows_its_filters_with_a_slider_from_before_to_
         for name in names:
             page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
         page.wait_for_function(f"document.images.length >= {len(names)}", timeout=SECONDS)
-        page.wait_for_function(
-            "[...document.images].every(image => image.complete && image.naturalWidth > 0)", timeout=SECONDS
-        )
         last = page.locator("[aria-valuemax], input[type=number]").evaluate_all(
             "found => found.map(one => one.getAttribute('aria-valuemax') ?? one.max)"
         )
-        assert "3" in last, "the epochs of the filters"
-        sizes = page.evaluate("[...document.images].map(image => Math.min(image.clientWidth, image.clientHeight))")
-        assert min(sizes) >= 40, "each picture is seen in its card, before it is enlarged"
+        assert "1" in last, "before and after"
         screenshot(page, "mlflow-images")
-    assert not seen.errors
+    assert own_errors(seen) == []
 
 
 def test_two_runs_compare(ui):
@@ -137,7 +170,7 @@ def test_two_runs_compare(ui):
         page.get_by_text("test_accuracy", exact=True).first.wait_for(timeout=SECONDS)
         page.locator(".js-plotly-plot .parcoords, .js-plotly-plot .main-svg").first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-compare")
-    assert not seen.errors
+    assert own_errors(seen) == []
 
 
 def test_the_registered_model_has_a_champion(ui):
@@ -146,7 +179,7 @@ def test_the_registered_model_has_a_champion(ui):
         page.goto(f"{ui}/#/models/car-or-truck?workflowType=machine_learning")
         page.get_by_text(re.compile("champion")).first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-model")
-    assert not seen.errors
+    assert own_errors(seen) == []
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def test_the_repositorys_params_are_valid(params):
         ("data.classes", ["automobile", "lorry"], ["data", "'lorry'", "allowed: airplane"]),
         ("data.classes", ["automobile", "automobile"], ["data", "must differ"]),
         ("data.validation_share", 1.5, ["data.validation_share = 1.5", "less than or equal to 0.5"]),
+        ("data.shown_as", {"automobile": "Käfer"}, ["data.shown_as.automobile = 'Käfer'", "match pattern"]),
         ("device", "gpu", ["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]),
         ("seed", -1, ["seed = -1", "greater than or equal to 0"]),
         ("download.sources", [], ["download.sources = []", "at least 1"]),

@@ -127,8 +127,11 @@ def test_dvc_plots_need_no_network(reproduced):
     with open_page() as (page, seen):
         page.goto((reproduced.folder / "dvc_plots/index.html").as_uri())
         charts = "document.querySelectorAll('.vega-embed canvas, .vega-embed svg').length"
-        page.wait_for_function(f"{charts} >= 6", timeout=60_000)
+        page.wait_for_function(f"{charts} >= 8", timeout=60_000)
         screenshot(page, "dvc-plots", full_page=True)
+        first = page.locator(".vega-embed svg").first.inner_html()
+        assert all(color in first for color in ("#0072b2", "#d55e00", "#009e73")), "a colour for each model"
+        assert all(f">{name}</text>" in first for name in ("cnn-lecture", "cnn-tuned", "transfer"))
         assert pictures_shown(page) == page.evaluate("document.images.length") > 30
     assert not seen.foreign_requests
     assert not seen.errors

@@ -52,6 +52,34 @@ def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, do
     assert len(client.get_metric_history(found.info.run_id, "epoch/train_loss")) == 2
 
 
+def test_a_study_goes_on_where_its_runs_are_gone(folder, monkeypatch, capsys):
+    run(monkeypatch, "cnn-tuned", "--trials", "1")
+    for name in ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    mlflow.tracking._tracking_service.utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    run(monkeypatch, "cnn-tuned", "--trials", "1")
+    assert "2 trials finished" in capsys.readouterr().out
+
+
+def test_a_trial_goes_on_where_mlflow_fails(folder, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise OSError("Connection refused")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse)
+    run(monkeypatch, "cnn-tuned", "--trials", "1")
+    printed = capsys.readouterr().out
+    assert "warning: MLflow: Connection refused; the trial goes on without it" in printed
+    assert "1 trials finished" in printed
+
+
+@pytest.mark.parametrize(
+    "storage", ["postgresql://nobody@127.0.0.1:9/optuna", "nonsense", "sqlite:////nowhere/at/all.db"]
+)
+def test_a_storage_that_cannot_be_used_is_one_line(folder, monkeypatch, storage):
+    with pytest.raises(PipelineError, match=f"--storage {storage} cannot be used: "):
+        run(monkeypatch, "cnn-tuned", "--trials", "1", "--storage", storage)
+
+
 def test_other_params_are_another_study(folder, document, params, dataset):
     first, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, params, dataset)
     again, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, params, dataset)

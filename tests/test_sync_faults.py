@@ -88,15 +88,17 @@ def test_a_store_that_fails_in_the_middle_is_a_line_and_the_others_are_synced(pr
     (project / "mlflow.db").unlink()
     original = tracking.log_files
 
-    def refuse(client, run_id, result, names):
-        if result.card.name == "baseline":
+    def refuse(client, run_id, folder, names):
+        if folder.name == "baseline":
             raise OSError("403 Forbidden")
-        original(client, run_id, result, names)
+        original(client, run_id, folder, names)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(tracking, "log_files", refuse)
-        (fault,) = synced()
-    assert fault == f"MLflow at {store.tracking_uri()}: 403 Forbidden"
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(tracking, "log_files", refuse)
+            (fault,) = synced()
+        assert fault == f"MLflow at {store.tracking_uri()}: 403 Forbidden"
+        assert set(runs()) == {"cnn-tuned"}, "no attempt leaves a half-written run"
     assert not synced()
     assert set(runs()) == set(MODELS)
 
@@ -193,7 +195,9 @@ def test_a_server_that_dies_in_the_middle_stops_no_training(project, tmp_path, m
 
             return cnn.train(small_params().cnn.tuned, replace(job, on_epoch=on_epoch))
 
-        run_approach("cnn-tuned", "The lecture's CNN", {}, small_params(), train)
+        params = small_params()
+        often = params.tracking.model_copy(update={"system_metrics_seconds": 0.2})
+        run_approach("cnn-tuned", "The lecture's CNN", {}, params.model_copy(update={"tracking": often}), train)
     output = capsys.readouterr().out
     assert output.count("the training goes on without it") == 1
     assert "epoch   3/3" in output
@@ -201,6 +205,7 @@ def test_a_server_that_dies_in_the_middle_stops_no_training(project, tmp_path, m
     assert half_written is not None
     with running_mlflow("server", *store_options, folder=tmp_path) as address, monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", address)
+        assert connected().get_run(half_written).info.status != "FINISHED"
         assert not synced()
         found = runs()
         assert set(found) == set(MODELS)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import car_truck, known_facts, report, results
-from pipeline.errors import run_as_command
+from pipeline.errors import PipelineError, run_as_command
 from pipeline.files import CHAMPION, atomic, read_json
 from pipeline.params import load_params
 
@@ -15,11 +15,15 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="result folders, models/NAME")
     folders = {folder.name: folder for folder in parser.parse_args().folders}
     board = read_json(Path("reports/leaderboard.json"))
+    if missing := [model["name"] for model in board["models"] if model["name"] not in folders]:
+        raise PipelineError(
+            f"the leaderboard has {', '.join(missing)}: dvc.yaml must name it in the cmd of `report` too"
+        )
     ranked = [results.read(folders[model["name"]]) for model in board["models"]]
     dataset = car_truck.load()
     params = load_params()
     # The ablation is made by a command of its own: it is shown where it is of these classes and recipes.
-    ablation = read_json(Path("benchmarks/ablation.json"))
+    ablation = read_json(Path("benchmarks/ablation.json"), made_by="make ablation")
     if not known_facts.apply_to(dataset.classes) or ablation["recipes"] != params.cnn.model_dump():
         ablation = None
     champion = read_json(CHAMPION / "card.json")

@@ -36,11 +36,13 @@ def main() -> None:
 
 def _all_there(records: list[Path]) -> bool:
     try:
-        digests = {str(json.loads(path.read_text())["result_digest"]) for path in records}
+        folders = {str(json.loads(path.read_text())["result_digest"]): path.parent for path in records}
         champion = CHAMPION_CARD.exists() and json.loads(CHAMPION_CARD.read_text())["files"]["model.onnx"]["sha256"]
     except (OSError, ValueError, LookupError, TypeError):  # sync itself will say which file is damaged
         return False
-    return holds(digests, champion or None)
+    # A result whose run.json is lost is none of `records`, and has lost its run.
+    complete = {path.parent for path in Path("models").glob("*/metrics.json")} == set(folders.values())
+    return complete and holds(folders, champion or None)
 
 
 if __name__ == "__main__":

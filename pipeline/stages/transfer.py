@@ -39,9 +39,10 @@ def fit_head(model: TransferNet, params: TransferParams, job: Job) -> dict[str, 
 
     def accuracy(split: Split) -> float | None:
         labels = job.labels(split).numpy()
+        if not len(labels):
+            return None
         # By the model as a whole, as the fine-tuned one is measured: with the mirror image, where that is asked for.
-        logits = predict_logits(model, job.images(split).numpy(), job.device) if len(labels) else labels
-        return float(((logits > 0) == labels).mean()) if len(labels) else None
+        return float(((predict_logits(model, job.images(split).numpy(), job.device) > 0) == labels).mean())
 
     return {f"frozen_{split}_accuracy": accuracy(split) for split in ("validation", "test")}
 

@@ -162,8 +162,10 @@ document.addEventListener("paste", (event) => {
 
 try {
   card = await (await fetch("../model")).json();
-  showCard();
-  await showSamples();
 } catch {
   showFault("The server does not answer. Is it still running?");
+}
+if (card) {
+  showCard();
+  await showSamples();
 }
