@@ -7,11 +7,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 import requests
 
+from pipeline import chart_view
 from pipeline.errors import PipelineError, run_as_command
+from pipeline.params import load_params
 from pipeline.results import read_record
 from pipeline.served import free_port, running, serving
 from tools.chromium import MLFLOW_WITHOUT_ASSISTANT, blank_page, chromium
@@ -40,15 +41,13 @@ def mlflow_charts(path: Path) -> None:
             if wanted & {tag["value"] for tag in run["data"]["tags"] if tag["key"] == "result_digest"}
         ]
         page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
-        only = quote(f"attributes.run_id IN ({', '.join(map(repr, ids))})")
-        view = f"workflowType=machine_learning&compareRunsMode=CHART&searchFilter={only}"
-        page.goto(f"{address}/#/experiments/{experiment}/runs?{view}")
+        page.goto(chart_view.address(experiment, load_params().data.class_names, address))
         page.get_by_text("filters", exact=True).first.wait_for(timeout=60_000)
-        # The curves folded away, accuracies and pictures come into view.
-        section = page.get_by_test_id("experiment-view-compare-runs-section-header")
-        section.filter(has_text=re.compile(r"^epoch\s*\(")).click()
-        page.wait_for_timeout(5000)  # its charts move into place
-        page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1500, "height": 1060})
+        search = page.get_by_placeholder(re.compile(r"^metrics\.")).first
+        search.fill(f"attributes.run_id IN ({', '.join(map(repr, ids))})")
+        search.press("Enter")
+        page.wait_for_timeout(8000)  # charts are drawn anew
+        page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1500, "height": 1480})
 
 
 def service_page(path: Path) -> None:

@@ -10,6 +10,13 @@ elif [ -e .git ] && [ -e .dvc/config.local ]; then
     sed -i '/^ *no_scm = true$/d' .dvc/config.local
 fi
 
+# Of two at once the second waits, and then finds everything done.
+if command -v flock > /dev/null; then
+    mkdir -p .cache
+    exec 9> .cache/setup.lock
+    flock 9
+fi
+
 # The stamp is written last: an interrupted set-up starts over. A moved folder too: a .venv knows its own path.
 stamp="$(cat requirements.lock tools/setup.sh tools/environment.pth tools/plots_page.py | sha256sum | cut -c1-64) $PWD"
 same_python() {  # as the one that was asked for, if any was
