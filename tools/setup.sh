@@ -27,6 +27,7 @@ if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ] && same_python; then
     exit 0
 fi
 
+PATH=${PATH//"$PWD/.venv/bin:"/}  # a half-made .venv must not make the next one
 python=""
 for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
     if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
