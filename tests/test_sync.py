@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from pipeline.files import read_json, sha256_of
 from pipeline.stages import cnn
 from pipeline.stages import sync as sync_stage
 from tests.conftest import ROOT
-from tests.projects import MODELS, small_params, train_baseline, train_cnn, working_in
+from tests.projects import MODELS, small_params, train_baseline, working_in
 from tests.synced import aliases, connected, content, original, project, runs, sqlite_content, synced
 
 __all__ = ["original", "project"]
@@ -66,31 +64,6 @@ def test_a_rebuilt_run_keeps_its_color(project):
     for name, run in runs().items():
         color = results.read_record(Path("models") / name).tags["mlflow.runColor"]
         assert run.data.tags["mlflow.runColor"] == color
-
-
-def test_the_registered_model_tells_what_it_takes_and_gives(project):
-    version = connected().get_model_version_by_alias("car-or-truck", "champion")
-    model = mlflow.models.get_model_info("models:/car-or-truck@champion")
-    assert [(spec.name, spec.type, spec.shape) for spec in model.signature.inputs.inputs] == [
-        ("images", np.dtype("uint8"), (-1, 32, 32, 3))
-    ]
-    assert [spec.name for spec in model.signature.outputs.inputs] == ["probability"]
-    loaded = mlflow.pyfunc.load_model("models:/car-or-truck@champion")
-    assert loaded.input_example["images"].shape == (1, 32, 32, 3)
-    assert version.run_id == runs()[version.tags["model"]].info.run_id
-    assert results.read(Path("models") / version.tags["model"]).card.title in version.description
-
-
-def test_the_guides_python_asks_the_champion(project):
-    assert not synced()
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tracking.md").read_text(), re.DOTALL)
-    code = code.replace("champion.predict(", "print(champion.predict(").replace("numpy.uint8))", "numpy.uint8)))")
-    names = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
-        env={name: value for name, value in os.environ.items() if name not in names},
-    )  # fmt: skip
-    assert "{'probability': array([0." in done.stdout
 
 
 def test_curves_are_there_while_it_trains(project, small_dataset):
@@ -167,28 +140,6 @@ def test_a_run_deleted_in_the_ui_stays_deleted_and_is_named(project, capsys):
     assert "mlflow runs restore" in capsys.readouterr().out, "`dvc repro` says so too, each time"
 
 
-def test_a_champion_whose_run_lies_deleted_is_registered_all_the_same(project, monkeypatch):
-    best = connected().get_model_version_by_alias("car-or-truck", "champion")
-    connected().delete_run(best.run_id)
-    connected().delete_registered_model("car-or-truck")
-    assert not synced()
-    version = connected().get_model_version_by_alias("car-or-truck", "champion")
-    assert not version.run_id
-    assert mlflow.pyfunc.load_model("models:/car-or-truck@champion")
-
-
-def test_a_champion_of_an_earlier_training_is_not_put_under_the_new_run(project):
-    name = read_json(project / "models/champion/card.json")["name"]
-    other = small_params().model_copy(update={"seed": 1})
-    train_baseline(other) if name == "baseline" else train_cnn(other)
-    connected().delete_registered_model("car-or-truck")
-    assert not synced()
-    version = connected().get_model_version_by_alias("car-or-truck", "champion")
-    weights = read_json(project / "models" / name / "card.json")["weights_sha256"]
-    is_of_it = read_json(project / "models/champion/card.json")["weights_sha256"] == weights
-    assert bool(version.run_id) == is_of_it
-
-
 def test_a_result_whose_record_is_lost_is_named_by_every_repro(project, capsys):
     (project / "models/cnn-tuned/run.json").unlink()
     sync_stage.main()
@@ -203,6 +154,17 @@ def test_the_experiment_offers_a_view_of_the_lecture_and_leaves_a_users_own(proj
     client.set_experiment_tag(experiment_id, name, "a user's")
     assert not synced()
     assert client.get_experiment(experiment_id).tags[name] == "a user's"
+
+
+def test_make_ui_finds_the_experiment_without_mlflow(project):
+    _, experiment_id = tracking.connect("car-or-truck")
+    assert store.experiment_id("car-or-truck") == experiment_id
+    assert store.experiment_id("another") is None
+    address = chart_view.address(experiment_id, ["car", "truck"])
+    assert address.endswith(f"/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+                            "&viewStateShareKey=car-or-truck")  # fmt: skip
+    (project / "mlflow.db").unlink()
+    assert store.experiment_id("car-or-truck") is None
 
 
 def test_mlflows_own_name_of_the_database_is_the_repositorys(project, tmp_path, monkeypatch):
@@ -243,30 +205,6 @@ def test_what_a_run_lost_comes_back_once(project, lost):
     assert not synced()
     assert content(runs()["cnn-tuned"]) == before
     assert store.holds(folders, champion)
-
-
-def test_a_new_champion_is_a_new_version_and_an_old_one_gets_its_alias_back(project):
-    client = connected()
-    first = sha256_of(project / "models/champion/model.onnx")
-    shutil.copytree("models/champion", "kept")
-    path = project / "models/champion/model.onnx"
-    model = __import__("onnx").load(path)
-    model.doc_string = "another"
-    path.unlink()
-    __import__("onnx").save(model, path)
-    card = read_json(project / "models/champion/card.json")
-    card["files"]["model.onnx"]["sha256"] = sha256_of(path)
-    (project / "models/champion/card.json").unlink()
-    (project / "models/champion/card.json").write_text(json.dumps(card))
-    assert not store.holds({}, sha256_of(path))
-    assert not synced()
-    assert aliases() == {"champion": "2", "previous": "1"}
-    assert store.holds({}, sha256_of(path))
-    shutil.rmtree("models/champion")
-    shutil.move("kept", "models/champion")
-    assert not synced()
-    assert aliases() == {"champion": "1", "previous": "2"}
-    assert client.get_model_version("car-or-truck", "1").tags["onnx_sha256"] == first
 
 
 def test_an_experiment_in_a_copy_logs_here_and_leaves_the_champion_alone(project, tmp_path, monkeypatch):

@@ -1,0 +1,93 @@
+"""The registered model of MLflow follows the champion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+
+from pipeline import results, store
+from pipeline.files import read_json, sha256_of
+from tests.conftest import ROOT
+from tests.projects import small_params, train_baseline, train_cnn
+from tests.synced import aliases, connected, original, project, runs, synced
+
+__all__ = ["original", "project"]
+
+
+def test_the_registered_model_tells_what_it_takes_and_gives(project):
+    version = connected().get_model_version_by_alias("car-or-truck", "champion")
+    model = mlflow.models.get_model_info("models:/car-or-truck@champion")
+    assert [(spec.name, spec.type, spec.shape) for spec in model.signature.inputs.inputs] == [
+        ("images", np.dtype("uint8"), (-1, 32, 32, 3))
+    ]
+    assert [spec.name for spec in model.signature.outputs.inputs] == ["probability"]
+    loaded = mlflow.pyfunc.load_model("models:/car-or-truck@champion")
+    assert loaded.input_example["images"].shape == (1, 32, 32, 3)
+    assert version.run_id == runs()[version.tags["model"]].info.run_id
+    assert results.read(Path("models") / version.tags["model"]).card.title in version.description
+
+
+def test_the_guides_python_asks_the_champion(project):
+    assert not synced()
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tracking.md").read_text(), re.DOTALL)
+    code = code.replace("champion.predict(", "print(champion.predict(").replace("numpy.uint8))", "numpy.uint8)))")
+    names = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
+        env={name: value for name, value in os.environ.items() if name not in names},
+    )  # fmt: skip
+    assert "{'probability': array([0." in done.stdout
+
+
+def test_a_champion_whose_run_lies_deleted_is_registered_all_the_same(project, monkeypatch):
+    best = connected().get_model_version_by_alias("car-or-truck", "champion")
+    connected().delete_run(best.run_id)
+    connected().delete_registered_model("car-or-truck")
+    assert not synced()
+    version = connected().get_model_version_by_alias("car-or-truck", "champion")
+    assert not version.run_id
+    assert mlflow.pyfunc.load_model("models:/car-or-truck@champion")
+
+
+def test_a_champion_of_an_earlier_training_is_not_put_under_the_new_run(project):
+    name = read_json(project / "models/champion/card.json")["name"]
+    other = small_params().model_copy(update={"seed": 1})
+    train_baseline(other) if name == "baseline" else train_cnn(other)
+    connected().delete_registered_model("car-or-truck")
+    assert not synced()
+    version = connected().get_model_version_by_alias("car-or-truck", "champion")
+    weights = read_json(project / "models" / name / "card.json")["weights_sha256"]
+    is_of_it = read_json(project / "models/champion/card.json")["weights_sha256"] == weights
+    assert bool(version.run_id) == is_of_it
+
+
+def test_a_new_champion_is_a_new_version_and_an_old_one_gets_its_alias_back(project):
+    client = connected()
+    first = sha256_of(project / "models/champion/model.onnx")
+    shutil.copytree("models/champion", "kept")
+    path = project / "models/champion/model.onnx"
+    model = __import__("onnx").load(path)
+    model.doc_string = "another"
+    path.unlink()
+    __import__("onnx").save(model, path)
+    card = read_json(project / "models/champion/card.json")
+    card["files"]["model.onnx"]["sha256"] = sha256_of(path)
+    (project / "models/champion/card.json").unlink()
+    (project / "models/champion/card.json").write_text(json.dumps(card))
+    assert not store.holds({}, sha256_of(path))
+    assert not synced()
+    assert aliases() == {"champion": "2", "previous": "1"}
+    assert store.holds({}, sha256_of(path))
+    shutil.rmtree("models/champion")
+    shutil.move("kept", "models/champion")
+    assert not synced()
+    assert aliases() == {"champion": "1", "previous": "2"}
+    assert client.get_model_version("car-or-truck", "1").tags["onnx_sha256"] == first
