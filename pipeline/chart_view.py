@@ -25,7 +25,7 @@ def offer(client: mlflow.MlflowClient, experiment_id: str, class_names: list[str
     """Save the view of these classes in an experiment, unless it has one: what a user made of it stays."""
     name = tag(class_names)
     if name not in client.get_experiment(experiment_id).tags:
-        client.set_experiment_tag(experiment_id, name, _value(class_names, dataset_digest))
+        client.set_experiment_tag(experiment_id, name, value(class_names, f"tags.dataset_digest = '{dataset_digest}'"))
 
 
 def key(class_names: list[str]) -> str:
@@ -33,10 +33,10 @@ def key(class_names: list[str]) -> str:
     return "-or-".join(name.replace(" ", "-") for name in class_names)
 
 
-def address(experiment_id: str, class_names: list[str], server: str = "http://127.0.0.1:5000") -> str:
-    """Where the view is."""
-    page = "workflowType=machine_learning&compareRunsMode=CHART"
-    return f"{server}/#/experiments/{experiment_id}/runs?{page}&viewStateShareKey={key(class_names)}"
+def address(experiment_id: str, class_names: list[str] | None, server: str = "http://127.0.0.1:5000") -> str:
+    """Where the view of these classes is, or with None the chart page as MLflow arranges it."""
+    page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    return page if class_names is None else f"{page}&viewStateShareKey={key(class_names)}"
 
 
 def tag(class_names: list[str]) -> str:
@@ -44,7 +44,8 @@ def tag(class_names: list[str]) -> str:
     return f"mlflow.sharedViewState.{key(class_names)}"
 
 
-def _value(class_names: list[str], dataset_digest: str) -> str:
+def value(class_names: list[str], runs: str) -> str:
+    """What the tag holds: the view of the runs that MLflow finds by the search `runs`."""
     maps = [f"response_maps_{name}" for name in class_names]
     charts = [_chart("Accuracy", "BAR", metricKey=name, displayName=name) for name in BARS]
     charts += [
@@ -67,7 +68,7 @@ def _value(class_names: list[str], dataset_digest: str) -> str:
     state = {
         "compareRunCharts": charts,
         "compareRunSections": sections,
-        "searchFilter": f"tags.dataset_digest = '{dataset_digest}'",
+        "searchFilter": runs,
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "runsHiddenMode": "FIRST_10_RUNS",

@@ -53,14 +53,15 @@ def is_local() -> bool:
     return tracking_uri() == _own_uri()
 
 
-def experiment_id(name: str) -> str | None:
-    """The id of an experiment in the local database, None where there is none."""
+def experiment(name: str) -> tuple[str, set[str]] | None:
+    """The id of an experiment in the local database and the keys of its tags, None where there is none."""
     try:
         with _database() as database:
             found = database.execute("select experiment_id from experiments where name = ?", (name,)).fetchone()
+            tags = database.execute("select key from experiment_tags where experiment_id = ?", found or (None,))
+            return (str(found[0]), {key for (key,) in tags.fetchall()}) if found else None
     except sqlite3.Error:
         return None
-    return str(found[0]) if found else None
 
 
 def _own_uri() -> str:
@@ -151,7 +152,9 @@ def holds(folders: dict[str, Path], champion_sha256: str | None) -> bool:
             ).fetchall()
             (going,) = database.execute(
                 "select count(*) from runs join tags using (run_uuid) "
-                "where status = 'RUNNING' and tags.key = 'host' and tags.value = ?",
+                "where status = 'RUNNING' and lifecycle_stage = 'active' and tags.key = 'host' and tags.value = ? "
+                "and experiment_id in (select experiment_id from runs join tags using (run_uuid) "
+                "where tags.key = 'result_digest')",
                 (platform.node(),),
             ).fetchone()
             champion = database.execute(

@@ -17,6 +17,7 @@ from typing import Any
 import mlflow
 import optuna
 import yaml
+from filelock import FileLock
 from mlflow.entities import Metric, Param
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -29,6 +30,7 @@ from pipeline.evaluation import wilson
 from pipeline.params import Params, TrainingParams, load_params
 from pipeline.results import Trained
 from pipeline.stages import cnn, transfer
+from pipeline.store import repository
 from pipeline.tracking import connect, curve_points, end_killed_runs, first_line, process_tags
 from pipeline.training import Epoch, Job, checkpoint_path
 
@@ -97,7 +99,7 @@ class ChildRun:
     """The run of one trial; where MLflow fails, the trial goes on without it."""
 
     def __init__(self, parent: str, name: str, number: int, knobs: TrainingParams) -> None:
-        self.run_id = ""
+        self.run_id, self.connected = "", True
         tags = {"mlflow.parentRunId": parent, "optuna_trial": str(number), **process_tags()}
         params = [Param(key, str(value)) for key, value in knobs.model_dump().items()]
 
@@ -109,10 +111,13 @@ class ChildRun:
         self.attempt(start)
 
     def attempt(self, action: Callable[[mlflow.MlflowClient, str], object]) -> None:
-        """Do something in MLflow; say it where it fails."""
+        """Do something in MLflow, unless that failed before; say it where it fails."""
+        if not self.connected:
+            return
         try:
             action(mlflow.MlflowClient(), self.run_id)
         except Exception as error:  # any fault of any store or server
+            self.connected = False
             print(f"warning: MLflow: {first_line(error)}; the trial goes on without it", flush=True)
 
     def log(self, values: dict[str, float], step: int = 0) -> None:
@@ -144,11 +149,12 @@ def open_study(model: str, storage: str, params: Params, dataset: car_truck.Data
         raise PipelineError(f"--storage {storage} cannot be used: {first_line(error)}") from None
     client, experiment = connect(f"{params.tracking.experiment}-sweeps")
     end_killed_runs(client, experiment)
-    if not study.get_trials(deepcopy=False):
-        study.enqueue_trial(now.model_dump())  # of which `suggest` takes its knobs
-    name = f"attributes.run_name = '{study.study_name}'"
-    found = client.search_runs([experiment], name)  # each MLflow has a parent of its own
-    parent = found[0] if found else client.create_run(experiment, run_name=study.study_name)
+    with FileLock(repository() / ".cache" / "sweep.lock"):  # of two that start at once
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(now.model_dump(), skip_if_exists=True)  # of which `suggest` takes its knobs
+        name = f"attributes.run_name = '{study.study_name}'"
+        found = client.search_runs([experiment], name)  # each MLflow has a parent of its own
+        parent = found[0] if found else client.create_run(experiment, run_name=study.study_name)
     return study, parent.info.run_id
 
 

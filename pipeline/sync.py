@@ -62,9 +62,20 @@ def _sync(folders: list[Path]) -> list[str]:
     for folder in folders:
         with _collecting(faults):
             records[folder] = results.read_record(folder)
-    connections = {record.experiment: connect(record.experiment) for record in records.values()}
+    connections: dict[str, tuple[mlflow.MlflowClient, str]] = {}
+    refused: list[str] = []
+    for experiment in dict.fromkeys(record.experiment for record in records.values()):
+        try:
+            connections[experiment] = connect(experiment)
+        except PipelineError as error:
+            refused.append(str(error))
+    if refused and not connections:
+        raise PipelineError("\n".join(dict.fromkeys(refused)))
+    faults += refused
     run_ids: dict[str, str] = {}  # by the digest of the weights: a champion may be of an earlier training
     for folder, record in records.items():
+        if record.experiment not in connections:
+            continue
         client, experiment_id = connections[record.experiment]
         with _collecting(faults):
             end_killed_runs(client, experiment_id)
@@ -140,6 +151,7 @@ def _rebuild(client: mlflow.MlflowClient, experiment_id: str, result: results.Re
         _fill(client, run_id, result, record)
     except Exception:
         with suppress(Exception):  # or each attempt would leave one more
+            client.set_terminated(run_id, "FAILED")
             client.delete_run(run_id)
         raise
     return run_id

@@ -79,7 +79,7 @@ def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
     if found.lifecycle_stage == "deleted":
         raise PipelineError(
             f"MLflow's experiment {experiment} was deleted: `mlflow experiments restore -x {found.experiment_id}` "
-            "brings it back, or give it another name (tracking.experiment in params.yaml)"
+            "brings it back; trainings to come may go into another (tracking.experiment in params.yaml)"
         )
     return client, str(found.experiment_id)
 
@@ -181,9 +181,9 @@ def track(
         mlflow.log_params(flat(recipe))
         mlflow.log_input(describe_dataset(dataset_digest, class_names), context="training")
 
-    run.attempt(start)
     status = "FAILED"
     try:
+        run.attempt(start)
         yield run
         status = "FINISHED"
     except KeyboardInterrupt:

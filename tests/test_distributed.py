@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -111,14 +112,21 @@ def test_ctrl_c_in_the_middle_of_an_epoch_is_one_word_and_leaves_nobody(folder, 
         [sys.executable, "-u", "-m", "pipeline.stages.cnn", "tuned"], cwd=folder, start_new_session=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert any(line.startswith("epoch   3") for line in process.stdout)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors, errors
-    assert "interrupted" in errors
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    family = []
+    try:
+        assert any(line.startswith("epoch   3") for line in process.stdout)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= (processes if processes > 1 else 0)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "Traceback" not in errors, errors
+        assert "interrupted" in errors
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive
+    finally:
+        for one in [process, *(member for member in family if member.is_running())]:
+            one.kill()
 
 
 def test_a_batch_that_cannot_be_shared_out_is_one_line(folder):

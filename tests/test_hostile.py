@@ -166,7 +166,9 @@ def test_memory_of_large_images_is_given_back(service):
     from concurrent.futures import ThreadPoolExecutor
 
     (worker,) = service.workers()
-    request, before, peak = CORPUS["odd: 25 megapixels of nothing in 4 kB"], worker.memory_info().rss, 0
+    request = CORPUS["odd: 25 megapixels of nothing in 4 kB"]
+    exchange(service, request)  # what the first one loads stays
+    before, peak = worker.memory_info().rss, 0
     with ThreadPoolExecutor(32) as clients:
         answers = [clients.submit(exchange, service, request, 60) for _ in range(32)]
         while not all(answer.done() for answer in answers):
@@ -174,7 +176,11 @@ def test_memory_of_large_images_is_given_back(service):
             time.sleep(0.02)
     assert {status_of(answer.result()) for answer in answers} <= {200, 429}
     assert peak - before < 300e6, f"{(peak - before) / 1e6:.0f} MB more: one image of 25 megapixels at a time"
-    assert worker.memory_info().rss - before < 20e6, "what the images took was not given back"
+    for _ in range(50):
+        if (kept := worker.memory_info().rss - before) < 20e6:
+            break
+        time.sleep(0.1)
+    assert kept < 20e6, "what the images took was not given back"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "serving").glob("*.py")), ids=lambda path: path.name)

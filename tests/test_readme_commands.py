@@ -49,6 +49,7 @@ def test_every_command_of_the_readme_works(reproduced, tmp_path):
     repository.run("dvc", "repro")
     for name, value in (("user.name", "test"), ("user.email", "test@example.org")):
         repository.run("git", "config", name, value)
+    repository.run("git", "add", "--all")  # a user's clone has the author's results in git already
     # What `make repro`, the first command, does first: from here on it is the copy's own environment that runs.
     _shell(repository, "make setup")
     repository.environment["PATH"] = f"{repository.folder / '.venv' / 'bin'}:{os.environ['PATH']}"

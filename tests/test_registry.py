@@ -16,7 +16,6 @@ import numpy as np
 from pipeline import results, store
 from pipeline.files import read_json, sha256_of
 from tests.conftest import ROOT
-from tests.projects import small_params, train_baseline, train_cnn
 from tests.synced import aliases, connected, original, project, runs, synced
 
 __all__ = ["original", "project"]
@@ -58,15 +57,13 @@ def test_a_champion_whose_run_lies_deleted_is_registered_all_the_same(project, m
 
 
 def test_a_champion_of_an_earlier_training_is_not_put_under_the_new_run(project):
-    name = read_json(project / "models/champion/card.json")["name"]
-    other = small_params().model_copy(update={"seed": 1})
-    train_baseline(other) if name == "baseline" else train_cnn(other)
+    path = project / "models/champion/card.json"
+    card = read_json(path) | {"weights_sha256": "0" * 64}
+    path.unlink()
+    path.write_text(json.dumps(card))
     connected().delete_registered_model("car-or-truck")
     assert not synced()
-    version = connected().get_model_version_by_alias("car-or-truck", "champion")
-    weights = read_json(project / "models" / name / "card.json")["weights_sha256"]
-    is_of_it = read_json(project / "models/champion/card.json")["weights_sha256"] == weights
-    assert bool(version.run_id) == is_of_it
+    assert not connected().get_model_version_by_alias("car-or-truck", "champion").run_id
 
 
 def test_a_new_champion_is_a_new_version_and_an_old_one_gets_its_alias_back(project):

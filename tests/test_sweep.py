@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 
 import mlflow
 import optuna
@@ -10,6 +14,7 @@ import yaml
 from pipeline import car_truck, sweep
 from pipeline.errors import PipelineError
 from pipeline.params import Params
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -52,13 +57,20 @@ def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, do
     assert len(client.get_metric_history(found.info.run_id, "epoch/train_loss")) == 2
 
 
-def test_a_study_goes_on_where_its_runs_are_gone(folder, monkeypatch, capsys):
-    run(monkeypatch, "cnn-tuned", "--trials", "1")
-    for name in ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm"):
-        (folder / name).unlink(missing_ok=True)
-    mlflow.tracking._tracking_service.utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
-    run(monkeypatch, "cnn-tuned", "--trials", "1")
-    assert "2 trials finished" in capsys.readouterr().out
+def test_a_study_goes_on_where_its_runs_are_gone(folder):
+    command = [sys.executable, "-m", "pipeline.sweep", "cnn-tuned", "--trials", "1"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
+    for finished in (1, 2):
+        done = subprocess.run(
+            command, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+        )
+        assert f"{finished} trials finished" in done.stdout
+        assert "warning" not in done.stdout
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            (runs,) = database.execute("select count(*) from runs").fetchone()
+        assert runs == 2, "a parent and its child"
+        for path in folder.glob("mlflow.db*"):
+            path.unlink()
 
 
 def test_a_trial_goes_on_where_mlflow_fails(folder, monkeypatch, capsys):

@@ -158,13 +158,15 @@ def test_the_experiment_offers_a_view_of_the_lecture_and_leaves_a_users_own(proj
 
 def test_make_ui_finds_the_experiment_without_mlflow(project):
     _, experiment_id = tracking.connect("car-or-truck")
-    assert store.experiment_id("car-or-truck") == experiment_id
-    assert store.experiment_id("another") is None
+    number, tags = store.experiment("car-or-truck")
+    assert number == experiment_id
+    assert chart_view.tag(["car", "truck"]) in tags
+    assert store.experiment("another") is None
     address = chart_view.address(experiment_id, ["car", "truck"])
     assert address.endswith(f"/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
                             "&viewStateShareKey=car-or-truck")  # fmt: skip
     (project / "mlflow.db").unlink()
-    assert store.experiment_id("car-or-truck") is None
+    assert store.experiment("car-or-truck") is None
 
 
 def test_mlflows_own_name_of_the_database_is_the_repositorys(project, tmp_path, monkeypatch):

@@ -214,6 +214,21 @@ def test_a_server_that_dies_in_the_middle_stops_no_training(project, tmp_path, m
         assert content(found["cnn-tuned"])["images"]
 
 
+def test_an_experiment_that_was_deleted_stops_only_its_own_results(project):
+    record = results.read_record(Path("models/baseline"))
+    (project / "models/baseline/run.json").unlink()
+    (project / "models/baseline/run.json").write_text(
+        record.model_copy(update={"experiment": "elsewhere"}).model_dump_json()
+    )
+    assert not synced()
+    client, experiment_id = tracking.connect("elsewhere")
+    client.delete_experiment(experiment_id)
+    (fault,) = synced()
+    assert "MLflow's experiment elsewhere was deleted: `mlflow experiments restore" in fault
+    client.delete_run(runs()["cnn-tuned"].info.run_id)
+    assert len(synced()) == 1
+
+
 def test_a_stage_only_warns_when_mlflow_cannot_be_reached(project, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

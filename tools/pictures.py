@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
-
-import requests
 
 from pipeline import chart_view
 from pipeline.errors import PipelineError, run_as_command
 from pipeline.params import load_params
 from pipeline.results import read_record
 from pipeline.served import free_port, running, serving
+from pipeline.tracking import connect
 from tools.chromium import MLFLOW_WITHOUT_ASSISTANT, blank_page, chromium
 
 PICTURES = Path("docs/pictures")
@@ -23,30 +21,26 @@ FILTERS = Path("models/cnn-tuned/figures/filters.png")
 
 def mlflow_charts(path: Path) -> None:
     """Take a picture of MLflow's chart view over the runs of the results that are here."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # the local database, which `mlflow ui` shows
     records = [read_record(file.parent) for file in sorted(Path("models").glob("*/run.json"))]
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [str(Path(sys.executable).parent / "mlflow"), "ui", "--workers", "1", "--port", str(port)]
     with running(command, f"{address}/health", dict(os.environ)), blank_page(1500, 4200) as page:
-        query = {"experiment_name": records[0].experiment}
-        found = requests.get(f"{address}/api/2.0/mlflow/experiments/get-by-name", query, timeout=20).json()
-        experiment = found["experiment"]["experiment_id"]
-        runs = requests.post(
-            f"{address}/api/2.0/mlflow/runs/search", json={"experiment_ids": [experiment]}, timeout=20
-        ).json()["runs"]
-        wanted = {record.result_digest for record in records}
-        ids = [
-            run["info"]["run_id"]
-            for run in runs
-            if wanted & {tag["value"] for tag in run["data"]["tags"] if tag["key"] == "result_digest"}
-        ]
-        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
-        page.goto(chart_view.address(experiment, load_params().data.class_names, address))
-        page.get_by_text("filters", exact=True).first.wait_for(timeout=60_000)
-        search = page.get_by_placeholder(re.compile(r"^metrics\.")).first
-        search.fill(f"attributes.run_id IN ({', '.join(map(repr, ids))})")
-        search.press("Enter")
-        page.wait_for_timeout(8000)  # charts are drawn anew
+        client, experiment = connect(records[0].experiment)
+        own = [client.search_runs([experiment], f"tags.result_digest = '{record.result_digest}'") for record in records]
+        if not all(own):
+            raise PipelineError("a result has no run in MLflow: `make sync` brings it in")
+        ids = ", ".join(f"'{runs[0].info.run_id}'" for runs in own)
+        view = chart_view.value(load_params().data.class_names, f"attributes.run_id IN ({ids})")
+        client.set_experiment_tag(experiment, chart_view.tag(["picture"]), view)
+        try:
+            page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+            page.goto(chart_view.address(experiment, ["picture"], address))
+            page.get_by_text("filters", exact=True).first.wait_for(timeout=60_000)
+            page.wait_for_timeout(8000)  # charts and pictures are drawn
+        finally:
+            client.delete_experiment_tag(experiment, chart_view.tag(["picture"]))
         page.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1500, "height": 1480})
 
 

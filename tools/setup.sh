@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv hold exactly what requirements.lock says; does nothing, fast, when it already does.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
+PATH=${PATH//"$PWD/.venv/bin:"/}  # a half-made .venv must not make the next one
 
 # DVC needs to be told where there is no git (an unpacked archive); the answer is this copy's own, not committed.
 if [ ! -e .git ] && ! grep -qs 'no_scm = true' .dvc/config.local; then
@@ -27,7 +28,6 @@ if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ] && same_python; then
     exit 0
 fi
 
-PATH=${PATH//"$PWD/.venv/bin:"/}  # a half-made .venv must not make the next one
 python=""
 for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
     if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
