@@ -14,10 +14,9 @@ from serving.classifier import Classifier
 from serving.explain import METHOD, occlusion, overlay, png
 from serving.images import BadImage, ReadImage, read_image
 from serving.refusals import Refusal
+from serving.schemas import Model
 from serving.settings import Settings
 from serving.uploads import File
-
-SHOWN_OF_CARD = ("name", "dataset_digest", "commit", "run_id", "test_accuracy", "test_accuracy_interval")
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Answers:
     @property
     def model(self) -> dict[str, Any]:
         """Which model answers."""
-        card = self.classifier.card
-        return {key: card[key] for key in SHOWN_OF_CARD} | {"digest": card["files"]["model.onnx"]["sha256"]}
+        return self.classifier.card.model_dump(include=set(Model.model_fields))
 
     def predict(self, files: list[File], *, partial: bool = False, pixels: bool = False) -> dict[str, Any]:
         """One prediction a file, in their order.

@@ -6,20 +6,18 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+from serving.schemas import Card
 
 SCHEMA = 1
 """The version of card.json that this code reads."""
 
 BATCH = 2
 """Images in one run of the model: more are not faster on a CPU (benchmarks/serving.md) and take memory, 8 MB each."""
-
-CARD_KEYS = {"name", "class_names", "dataset_digest", "commit", "run_id", "test_accuracy", "test_accuracy_interval"}
-"""What the service tells of its model."""
 
 
 class ModelFault(Exception):
@@ -32,11 +30,11 @@ class Classifier:
 
     Attributes:
         class_names: what label 0 and label 1 are called.
-        card: the whole of card.json.
+        card: the whole of card.json, and the digest of the ONNX file.
     """
 
     class_names: tuple[str, str]
-    card: dict[str, Any]
+    card: Card
     session: ort.InferenceSession
 
     @classmethod
@@ -55,7 +53,7 @@ class Classifier:
             model = path.read_bytes()
         except OSError as error:
             raise ModelFault(f"{path} cannot be read ({error.strerror}): run `dvc repro`") from None
-        if hashlib.sha256(model).hexdigest() != card["files"]["model.onnx"]["sha256"]:
+        if hashlib.sha256(model).hexdigest() != card.digest:
             raise ModelFault(f"{path} is not the model of its card.json (SHA-256 differs): run `dvc repro`")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -63,7 +61,7 @@ class Classifier:
             session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has a class for each fault, none of them documented as public
             raise ModelFault(f"{path}: ONNX Runtime cannot load it ({error}): run `dvc repro`") from None
-        first, second = card["class_names"]
+        first, second = card.class_names
         classifier = cls((first, second), card, session)
         classifier.probabilities(np.zeros((1, 32, 32, 3), np.uint8))
         return classifier
@@ -74,17 +72,14 @@ class Classifier:
         return np.concatenate([self.session.run(["probability"], {"images": part})[0] for part in parts])
 
 
-def _read_card(path: Path) -> dict[str, Any]:
+def _read_card(path: Path) -> Card:
     try:
-        card: dict[str, Any] = json.loads(path.read_text())
+        card = json.loads(path.read_bytes())
         schema = card["schema"]
-        if schema != SCHEMA:
-            raise ModelFault(f"{path} has schema {schema}, this service reads {SCHEMA}: run `dvc repro`")
-        sound = isinstance(card["files"]["model.onnx"]["sha256"], str) and card.keys() >= CARD_KEYS
+        if schema == SCHEMA:
+            return Card.model_validate(card | {"digest": card["files"]["model.onnx"]["sha256"]})
     except OSError as error:
         raise ModelFault(f"{path} cannot be read ({error.strerror}): run `dvc repro`") from None
-    except (ValueError, KeyError, TypeError):
-        sound = False
-    if not sound:
-        raise ModelFault(f"{path} is damaged: run `dvc repro`")
-    return card
+    except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
+        raise ModelFault(f"{path} is damaged: run `dvc repro`") from None
+    raise ModelFault(f"{path} has schema {schema}, this service reads {SCHEMA}: run `dvc repro`")

@@ -14,22 +14,6 @@ FORMATS = "PNG, JPEG, WebP, BMP or GIF"
 SMALL_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"  # one white pixel
 )
-CARD = {
-    "type": "object",
-    "required": ["name", "title", "class_names", "digest", "dataset_digest", "test_accuracy", "test_accuracy_interval"],
-    "properties": {
-        "name": {"type": "string", "examples": ["transfer"]},
-        "title": {"type": "string", "description": "the approach in a few words"},
-        "class_names": {"type": "array", "items": {"type": "string"}, "examples": [list(EXAMPLE_NAMES)]},
-        "digest": {"type": "string", "description": "SHA-256 of the ONNX file"},
-        "dataset_digest": {"type": "string", "description": "of the images it was trained on"},
-        "commit": {"type": ["string", "null"], "description": "of the code that packaged it"},
-        "run_id": {"type": ["string", "null"], "description": "of its run in MLflow"},
-        "test_accuracy": {"type": "number", "examples": [0.977]},
-        "test_accuracy_interval": {"type": "array", "items": {"type": "number"}, "description": "95 %, Wilson"},
-    },
-}
-"""What /model answers has these at least; the rest of the card tells how the model was made."""
 
 
 def document(settings: Settings, class_names: list[str]) -> dict[str, Any]:
@@ -88,7 +72,7 @@ def _document(settings: Settings) -> dict[str, Any]:
                     {"image/png": {"schema": {"type": "string", "format": "binary"}}},
                 )
             },
-            "/model": {"get": _simple("model", "The model's card", "application/json", CARD)},
+            "/model": {"get": _simple("model", "The model's card", "application/json", _schema("Card"))},
             "/healthz": {"get": _health("healthz", "The process lives")},
             "/livez": {"get": _health("livez", "The process lives")},
             "/readyz": {"get": _health("readyz", "The model was verified and warmed up")},
@@ -115,9 +99,7 @@ def _classifying(
         ],
         "requestBody": _body(field, settings, options),
         "responses": {
-            "200": _response(
-                "The answer", "application/json", {"$ref": f"#/components/schemas/{answer}"}, other_answers
-            ),
+            "200": _response("The answer", "application/json", _schema(answer), other_answers),
             "400": _error("No image, or a body that is neither a whole form nor the JSON asked for"),
             "401": _error("The token is missing or wrong"),
             "405": _error("Not POST"),
@@ -195,4 +177,8 @@ def _response(about: str, kind: str, schema: dict[str, Any], others: dict[str, A
 
 
 def _error(about: str) -> dict[str, Any]:
-    return _response(about, "application/json", {"$ref": "#/components/schemas/Error"})
+    return _response(about, "application/json", _schema("Error"))
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}

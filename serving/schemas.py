@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 EXAMPLE_NAMES = ("car", "truck")
 """The classes of the examples; `openapi` gives them the names of the model's own."""
@@ -38,7 +38,22 @@ class Model(BaseModel):
     commit: str | None = Field(description="of the code that packaged it")
     run_id: str | None = Field(description="of its run in MLflow; null where none could be reached")
     test_accuracy: float = Field(examples=[0.977])
-    test_accuracy_interval: tuple[float, float] = Field(description="95 %, Wilson", examples=[(0.9695, 0.9827)])
+    test_accuracy_interval: list[float] = Field(
+        min_length=2, max_length=2, description="95 %, Wilson", examples=[[0.9695, 0.9827]]
+    )
+
+
+class Card(Model):
+    """What the service must know of its model; card.json tells more, of how it was made."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    title: str = Field(description="the approach in a few words")
+    class_names: list[str] = Field(
+        min_length=2, max_length=2, description="of label 0 and label 1", examples=[list(EXAMPLE_NAMES)]
+    )
+    test_images: int = Field(ge=1, description="that the accuracy is of", examples=[2000])
+    individual_people_accuracy: float | None = Field(description="on images like these; null where not known")
 
 
 class Predictions(BaseModel):
@@ -87,7 +102,7 @@ def json_schemas() -> dict[str, Any]:
     """All of them, by name, for the components of an OpenAPI document."""
     from pydantic.json_schema import models_json_schema  # noqa: PLC0415
 
-    models = [(model, "validation") for model in (Prediction, Model, Predictions, ExplanationAnswer, Error)]
+    models = [(model, "validation") for model in (Prediction, Model, Card, Predictions, ExplanationAnswer, Error)]
     _, document = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     definitions: dict[str, Any] = document["$defs"]
     return definitions

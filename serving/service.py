@@ -116,7 +116,7 @@ class CarOrTruck:
     def __init__(self) -> None:
         give_back_large_blocks()
         self.answers = Answers(load(), SETTINGS)
-        PAGES.state.card = self.answers.classifier.card | {"digest": self.answers.model["digest"]}
+        PAGES.state.card = self.answers.classifier.card.model_dump()
 
     @bentoml.on_deployment
     def check_model() -> None:

@@ -88,7 +88,7 @@ def test_nothing_unproved_is_packaged(result, dataset, in_tmp, monkeypatch):
 
 def test_serving_loads_what_was_packaged_and_answers_as_the_result(champion, result, dataset):
     classifier = Classifier.load(champion)
-    assert classifier.card["parity"]["largest_difference"] < 1e-5
+    assert classifier.card.model_dump()["parity"]["largest_difference"] < 1e-5
     assert classifier.class_names == ("car", "truck")
     found = classifier.probabilities(np.array(dataset.images))
     assert np.allclose(found, result.predictions["probability"], atol=1e-5)
@@ -102,6 +102,7 @@ def test_serving_loads_what_was_packaged_and_answers_as_the_result(champion, res
         ("card.json", None, r"card\.json cannot be read"),
         ("card.json", b"{", r"card\.json is damaged"),
         ("card.json", b'{"schema": 1}', r"card\.json is damaged"),
+        ("card.json", b"[1]", r"card\.json is damaged"),
         ("card.json", b'{"schema": 99}', "schema 99, this service reads 1"),
     ],
 )

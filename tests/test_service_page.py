@@ -39,6 +39,15 @@ def file(name: str, content: bytes, type: str = "image/png") -> list[str]:
     return [name, type, base64.b64encode(content).decode()]
 
 
+def tab_to(page, selector: str) -> None:
+    """Press Tab until the focus is on, or within, what the selector names."""
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("(selector) => document.activeElement.closest(selector) !== null", selector):
+            return
+    pytest.fail(f"twenty times Tab did not reach {selector}")
+
+
 @pytest.mark.parametrize(
     ("width", "scheme", "how"), [(1100, "light", DROP), (1100, "dark", PASTE), (390, "light", DROP)]
 )
@@ -73,14 +82,26 @@ def test_a_sample_is_classified_by_the_keyboard_alone(url):
     with open_page() as (page, seen):
         page.goto(f"{url}/ui/")
         page.wait_for_selector("#sample-list button")
-        for _ in range(20):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.closest('#sample-list') !== null"):
-                break
+        tab_to(page, "#sample-list")
         page.keyboard.press("Enter")
         page.wait_for_selector(".answer .label")
         assert page.inner_text(".answer .filename") == "car-1.png, 32×32"
         assert "The newest answer" in page.inner_text("#status"), "said to a screen reader"
+        assert not seen.errors
+
+
+def test_a_photo_is_chosen_and_explained_by_the_keyboard_alone(url):
+    with open_page() as (page, seen):
+        page.goto(f"{url}/ui/")
+        tab_to(page, "#pick")
+        with page.expect_file_chooser() as choosing:
+            page.keyboard.press("Enter")
+        choosing.value.set_files({"name": "lorry.png", "mimeType": "image/png", "buffer": saved(photo(), "PNG")})
+        page.wait_for_selector(".answer .label")
+        tab_to(page, ".explain")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".explanation:not([hidden]) img")
+        assert page.evaluate("document.activeElement.matches('.explanation')"), "where a screen reader goes on"
         assert not seen.errors
 
 
