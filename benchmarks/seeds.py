@@ -1,4 +1,5 @@
-"""How far chance carries each accuracy: every approach trained under several seeds -> benchmarks/seeds.md.
+"""How far chance carries each accuracy: every network trained under several seeds -> benchmarks/seeds.md, on a GPU
+benchmarks/seeds-gpu.md.
 
 `make seeds`. What is done already, under the same params, data and code, is not done again.
 """
@@ -17,10 +18,10 @@ from benchmarks.repeated import train_once
 from pipeline.devices import choose_device, keep_freed_memory
 from pipeline.errors import run_as_command
 from pipeline.files import atomic
-from pipeline.params import Params, load_params
-from pipeline.sweep import MODELS, training_of
+from pipeline.params import TRAINED_MODELS, Params, load_params
+from pipeline.sweep import training_of
 
-PAGE = Path("benchmarks/seeds.md")
+PAGES = {"cpu": Path("benchmarks/seeds.md"), "cuda": Path("benchmarks/seeds-gpu.md")}
 ON_GPU = "transfer on one GPU"
 ASKED = {
     "cnn-lecture": (0.890, 75), "cnn-tuned": (0.935, 150), "transfer, frozen": (0.94, 150), "transfer": (0.98, 420),
@@ -46,9 +47,8 @@ def train_seed(model: str, seed: int) -> dict[str, Any]:
 
 
 def _train(model: str, seed: int, params: Params) -> dict[str, Any]:
-    section = params.transfer if model == "transfer" else getattr(params.cnn, model.removeprefix("cnn-"))
     knobs, train = training_of(model, params)
-    return train_once(model, section.model_dump(), seed, lambda job: train(knobs, job))
+    return train_once(model, params.section(model).model_dump(), seed, lambda job: train(knobs, job))
 
 
 def row(model: str, runs: list[dict[str, Any]], device: torch.device) -> list[str]:
@@ -95,7 +95,7 @@ def main() -> None:
     """Train every model under every seed, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1 (%(default)s)")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=TRAINED_MODELS, default=list(TRAINED_MODELS))
     arguments = parser.parse_args()
     keep_freed_memory()
     measured: dict[str, list[dict[str, Any]]] = {}
@@ -104,9 +104,9 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for name, run in train_seed(model, seed).items():
                 measured.setdefault(name, []).append(run)
-    with atomic(PAGE) as temporary:
+    with atomic(PAGES[device.type]) as temporary:
         temporary.write_text(page(measured, device, "make seeds"))
-    print(f"\n{PAGE.read_text()}")
+    print(f"\n{PAGES[device.type].read_text()}")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import onnx
 from pipeline.errors import PipelineError
 from pipeline.files import CHAMPION
 from pipeline.registry import SIGNATURE
+from pipeline.served import environment
 
 BOUNDARY = "----bench"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 PORTS = {"this service": 3101, "bare handler": 3102, "mlflow models serve": 3103}
 CORES = os.cpu_count() or 1
-HERE = Path(sys.executable).parent
+BIN = Path(sys.executable).parent
 MODEL = CHAMPION / "model.onnx"
 
 
@@ -51,8 +52,8 @@ def form_of(files: list[bytes]) -> bytes:
 def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
     """How this service is started, as a user does."""
     port = PORTS["this service"]
-    environment = os.environ | {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_PORT": str(port)}
-    return [HERE / "bentoml", "serve"], f"http://127.0.0.1:{port}/readyz", environment
+    command: list[str | Path] = [BIN / "bentoml", "serve", "--port", str(port)]
+    return command, f"http://127.0.0.1:{port}/readyz", environment(home)
 
 
 def bare_handler() -> tuple[list[str | Path], str, dict[str, str]]:
@@ -72,7 +73,7 @@ def mlflow_serve(folder: Path) -> tuple[list[str | Path], str, dict[str, str]]:
         onnx_execution_providers=["CPUExecutionProvider"],
     )
     port = PORTS["mlflow models serve"]
-    command: list[str | Path] = [HERE / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local"]
+    command: list[str | Path] = [BIN / "mlflow", "models", "serve", "-m", folder, "--env-manager", "local"]
     command += ["--port", str(port), "--workers", str(CORES)]
     return command, f"http://127.0.0.1:{port}/ping", dict(os.environ)
 

@@ -245,11 +245,13 @@ def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, flo
     best = max(speed for speeds in limits.values() for speed in speeds.values())
     per_second = {name: median(runs.per_second) * 64 for name, runs in found.many.items()}
     whole = found.alone.quantile(0.5)
-    parts |= {"all else: HTTP, BentoML, the way to the thread and back": whole - sum(parts.values())}
     batches = [str(batch) for batch in next(iter(limits.values()))]
     speeds = [*per_second.items(), ("ONNX Runtime alone, its best below", best)]
     by_batch = [[how, *(f"{speed:.0f}" for speed in found_here.values())] for how, found_here in limits.items()]
     shares = [[name, f"{value:.1f}", f"{value / whole:.0%}"] for name, value in parts.items()]
+    rest = whole - sum(parts.values())
+    shown = [f"{rest:.1f}", f"{rest / whole:.0%}"] if rest > 0.01 * whole else ["less than this can tell", ""]
+    shares.append(["all else: HTTP, BentoML, the way to the thread and back", *shown])
     return (
         "# Serving: this service, MLflow's, a bare handler, and the limit\n\n"
         f"{table(['', 'measured', 'asked', 'reached'], targets(found, per_second['this service'] / best, start))}\n"

@@ -164,7 +164,7 @@ def main() -> None:
         test_images=dataset.images[test], test_labels=dataset.labels[test],
     )  # fmt: skip
     ours = Worker(sys.executable, "-m", "benchmarks.torch_worker", str(epochs))
-    keras = Worker(python, "benchmarks/keras_worker.py", arrays)
+    keras = Worker(python, "benchmarks/keras_worker.py", arrays, str(epochs))
     try:
         for number in range(1, epochs + 1):
             ours.epoch()

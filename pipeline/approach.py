@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from pipeline import car_truck, distributed, figures, results, tracking
+from pipeline.checkpoints import checkpoint_path
 from pipeline.devices import choose_device, keep_freed_memory
+from pipeline.errors import PipelineError
 from pipeline.evaluation import predict_logits
 from pipeline.params import Params
 from pipeline.results import Trained
-from pipeline.training import Job, checkpoint_path
+from pipeline.training import Job
 
 
 def run_approach(
@@ -31,7 +35,7 @@ def run_approach(
     with distributed.joined(chosen):
         checkpoint = checkpoint_path(
             name, recipe=recipe, dataset=dataset.digest, splits=dataset.split_digest,
-            device=chosen.type, processes=distributed.size(),
+            device=chosen.type, deterministic=params.deterministic, processes=distributed.size(),
         )  # fmt: skip
         if distributed.rank() > 0:
             train(Job(dataset, params.seed, chosen, checkpoint))
@@ -46,7 +50,10 @@ def _train_and_record(
 ) -> None:
     dataset, chosen, checkpoint = job.dataset, job.device, job.checkpoint
     with tracking.track(name, title, recipe, dataset.digest, dataset.class_names, chosen, params.tracking) as run:
-        trained = train(replace(job, on_epoch=run.log_epoch))
+        try:
+            trained = train(replace(job, on_epoch=run.log_epoch))
+        except torch.OutOfMemoryError as error:
+            raise PipelineError(f"{name} does not fit the GPU; lower batch_size or resolution: {error}") from None
         logits = predict_logits(trained.model, dataset.images, chosen)
         result = results.write(name, title, trained, dataset, logits, seed=params.seed, device=chosen, recipe=recipe)
         figures.draw_all(result, trained, dataset)

@@ -83,21 +83,22 @@ class Backbone(nn.Module):
 
 
 class StridedDepthwise(nn.Conv2d):
-    """A depthwise convolution with a stride, computed in float32 inside mixed precision on a CPU too.
+    """A depthwise convolution with a stride; on a CPU computed in float32 inside mixed precision too.
 
     oneDNN has no kernel for its gradient in bfloat16: the fallback takes fifty times as long.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """`[N, C, H, W]` -> `[N, C, H', W']`."""
-        with without_autocast_on_cpu(input.device):
+        if input.device.type != "cpu":
+            return super().forward(input)
+        with without_autocast(input.device):
             return super().forward(input if input.dtype == self.weight.dtype else input.to(self.weight.dtype))
 
 
-def without_autocast_on_cpu(device: torch.device) -> AbstractContextManager[Any]:
-    """Leave mixed precision for a while, where it is on and the device is a CPU."""
-    mixed = device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return torch.autocast("cpu", enabled=False) if mixed else nullcontext()
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Leave mixed precision for a while, where it is on."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def build_backbone(name: str, *, pretrained: bool) -> Backbone:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from pipeline.evaluation import wilson
+from pipeline.evaluation import predicted, wilson
 
 RIGHT, WRONG = "#0072b2", "#d55e00"
 """Blue and vermilion, which colour-blind people tell apart (Okabe & Ito 2008)."""
@@ -22,8 +22,8 @@ SERIES = (RIGHT, WRONG, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 def confusion(test: pd.DataFrame, class_names: list[str], name: str) -> Figure:
     """Counts and shares of the test images by truth and prediction, of the model called `name`."""
-    predicted = (test["probability"] > 0.5).astype(int)
-    counts = np.array([[int(((test["label"] == t) & (predicted == p)).sum()) for p in (0, 1)] for t in (0, 1)])
+    said = predicted(test)
+    counts = np.array([[int(((test["label"] == t) & (said == p)).sum()) for p in (0, 1)] for t in (0, 1)])
     shares = counts / counts.sum(axis=1, keepdims=True)
     figure = Figure(figsize=(4.2, 4.5), layout="constrained")
     axes = figure.subplots()

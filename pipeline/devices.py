@@ -14,7 +14,9 @@ from pipeline.errors import PipelineError
 
 
 def choose_device(wish: str, *, deterministic: bool = False, processes: int = 1) -> torch.device:
-    """`auto`, `cpu` or `cuda` -> the device; `auto` takes a GPU where there is one, torchrun's processes one each.
+    """`auto`, `cpu` or `cuda` -> the device, made ready; `auto` takes a GPU where there is one.
+
+    Each of torchrun's processes gets one of its own.
 
     Args:
         deterministic: have a GPU give the same bytes for the same seed, by slower algorithms where it must.
@@ -61,12 +63,15 @@ def keep_freed_memory() -> None:
 def choose_precision(device: torch.device) -> tuple[torch.dtype, str]:
     """The type for mixed-precision training and a sentence saying why; float32 means none."""
     if device.type == "cuda":
-        return torch.bfloat16, f"bfloat16: {torch.cuda.get_device_name(device)} multiplies it in tensor cores"
+        name = torch.cuda.get_device_name(device)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, f"bfloat16: {name} multiplies it in tensor cores"
+        return torch.float32, f"float32: {name} has no bfloat16 arithmetic"
     capabilities = torch.cpu.get_capabilities()
-    name = next((name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)), None)
-    if name is None:
-        return torch.float32, "float32: this CPU has no bfloat16 arithmetic"
-    return torch.bfloat16, f"bfloat16: this CPU supports {name.upper()}"
+    for name in ("amx_bf16", "avx512_bf16"):
+        if capabilities.get(name):
+            return torch.bfloat16, f"bfloat16: this CPU supports {name.upper()}"
+    return torch.float32, "float32: this CPU has no bfloat16 arithmetic"
 
 
 def describe_device(device: torch.device) -> str:

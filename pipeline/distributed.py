@@ -1,8 +1,8 @@
 """Data-parallel training: torchrun starts the processes, DistributedDataParallel averages their gradients.
 
-Each process takes its share of every batch, so batches and schedule are those of one process, and the weights but for
-dropout, which each draws for itself. The leader
-(rank 0) alone prints, writes and logs. Everything here also works in a process that is on its own.
+Each process takes its share of every batch, so batches and schedule are those of one process; the weights differ by the
+order of sums, and by dropout, which each process draws for itself. The leader (rank 0) alone prints, writes and logs.
+Everything here also works in a process that is on its own.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: the leader fits the head on frozen layers while the others wait."""
 
 
 def hand_over(processes: int) -> bool:
@@ -54,7 +58,7 @@ def joined(device: torch.device) -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
@@ -75,7 +79,9 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """The module to train by: it starts from the leader's weights, and its gradients are the mean of all processes'."""
     if not dist.is_initialized():
         return model
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    # The buffers are constants (normalisation, enlarging), the same in every process.
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def total(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How good a model is, and how sure one can be: accuracies, intervals, paired tests, slices."""
+"""How good a model is, and how sure one can be: accuracies, intervals, paired tests."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_batches(
 ) -> NDArray[np.float32]:
     """`function` over uint8 images `[N, 32, 32, 3]` on `device`, as one float32 array `[N, ...]`."""
     # On a CPU the response maps of few images stay in its caches; a GPU wants many at once.
-    size = 512 if device.type == "cuda" else 16
+    size = 128 if device.type == "cuda" else 16
     starts = range(0, len(images), size)
     batches = [torch.from_numpy(np.array(images[start : start + size])) for start in starts]
     outputs = [function(batch.to(device)).float().cpu() for batch in batches]
@@ -70,9 +70,14 @@ def predictions_table(dataset: Dataset, logits: NDArray[np.float32]) -> pd.DataF
     return dataset.manifest[["id", "split", "label"]].assign(probability=probabilities)
 
 
+def predicted(predictions: pd.DataFrame) -> pd.Series:
+    """The label, 0 or 1, that each row of a predictions table says; a probability of exactly one half is label 0."""
+    return (predictions["probability"] > 0.5).astype(int)
+
+
 def correct(predictions: pd.DataFrame) -> pd.Series:
-    """Whether each row of a predictions table is right; a probability of exactly one half counts as label 0."""
-    return (predictions["probability"] > 0.5) == (predictions["label"] == 1)
+    """Whether each row of a predictions table is right."""
+    return predicted(predictions) == predictions["label"]
 
 
 def split_accuracies(predictions: pd.DataFrame) -> dict[str, float | None]:

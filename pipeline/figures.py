@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline import charts
 from pipeline.car_truck import Dataset
-from pipeline.evaluation import correct
+from pipeline.evaluation import correct, predicted
 from pipeline.files import atomic
 from pipeline.models import LeastSquares, TransferNet
 from pipeline.results import Result, Trained
@@ -204,10 +204,9 @@ def sureness(share: float) -> str:
 def verdicts(rows: pd.DataFrame, class_names: list[str]) -> list[tuple[str, str, str]]:
     """Of each row of a predictions table: truth, prediction, and the probability of that in words."""
     found = []
-    for label, probability in zip(rows["label"], rows["probability"], strict=True):
-        predicted = int(probability > 0.5)
-        sure = probability if predicted else 1 - probability
-        found.append((class_names[label], class_names[predicted], sureness(sure)))
+    for label, said, probability in zip(rows["label"], predicted(rows), rows["probability"], strict=True):
+        sure = probability if said else 1 - probability
+        found.append((class_names[label], class_names[said], sureness(sure)))
     return found
 
 
@@ -220,9 +219,9 @@ def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:
         return figure
     canvas, titles = mosaic(dataset.images[rows["id"]] / 255, columns, gap=3, above=4)
     figure, (axes,) = sheet([(title, canvas)], columns * 1.75)
-    for (x, y), (truth, predicted, sure) in zip(titles, verdicts(rows, dataset.class_names), strict=True):
-        right = truth == predicted
-        text = f"{'' if right else '✗ '}{truth} / {predicted} {sure}"
+    for (x, y), (truth, said, sure) in zip(titles, verdicts(rows, dataset.class_names), strict=True):
+        right = truth == said
+        text = f"{'' if right else '✗ '}{truth} / {said} {sure}"
         color = charts.RIGHT if right else charts.WRONG
         axes.text(x, y, text, ha="center", va="bottom", fontsize=9, color=color)
     return figure

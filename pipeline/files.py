@@ -64,5 +64,7 @@ def read_json(path: Path, made_by: str = "dvc repro") -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing: `{made_by}` makes it") from None
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise PipelineError(f"{path} is damaged ({error}): delete it and run `{made_by}`") from None

@@ -34,7 +34,7 @@ def build(results: list[Result], dataset: Dataset) -> dict[str, Any]:
     applies = known_facts.apply_to(dataset.classes)
     slices = _slices(dataset, applies)
     ranked = sorted(results, key=_rank, reverse=True)
-    models = [_entry(result, slices, known_facts.LECTURE if applies else {}) for result in ranked]
+    models = [_entry(result, slices, dataset.classes) for result in ranked]
     for entry, result, below in zip(models, ranked, ranked[1:], strict=False):
         entry["mcnemar_p_against_next"] = mcnemar(_test_right(result), _test_right(below))
     people = {"individual": known_facts.HUMAN_INDIVIDUAL, "majority": known_facts.HUMAN_MAJORITY} if applies else {}
@@ -75,7 +75,7 @@ def _slices(dataset: Dataset, known: bool) -> dict[str, pd.Series]:
     }
 
 
-def _entry(result: Result, slices: dict[str, pd.Series], lecture: dict[str, tuple[float, float]]) -> dict[str, Any]:
+def _entry(result: Result, slices: dict[str, pd.Series], classes: list[str]) -> dict[str, Any]:
     """One model's line."""
     right = correct(result.predictions)
     entry: dict[str, Any] = {"name": result.card.name, "title": result.card.title}
@@ -88,7 +88,7 @@ def _entry(result: Result, slices: dict[str, pd.Series], lecture: dict[str, tupl
             entry |= {f"{split}_accuracy": None, f"{split}_low": None, f"{split}_high": None}
     for name, rows in slices.items():
         entry[f"test_{name}"] = float(right[rows.to_numpy()].mean())
-    train, test = lecture.get(result.card.name, (None, None))
+    train, test = known_facts.lecture_of(result.card.name, classes) or (None, None)
     entry |= {"lecture_train": train, "lecture_test": test}
     entry |= {"parameters": result.metrics.parameters, "seconds": result.metrics.seconds, "device": result.card.device}
     entry |= {"frozen_test_accuracy": result.metrics.frozen_test_accuracy, "mcnemar_p_against_next": None}

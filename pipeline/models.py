@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from pipeline.backbones import Backbone, build_backbone, without_autocast_on_cpu
+from pipeline.backbones import Backbone, build_backbone, without_autocast
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grayscale pixel (ITU-R BT.601)."""
@@ -181,7 +181,7 @@ class TransferNet(Classifier):
         side = self.architecture.resolution
         if self.backbone.turned:
             images = images.flip(1, 2)
-        with without_autocast_on_cpu(images.device):
+        with without_autocast(images.device):
             pixels = (images.float() / 255 - self.backbone.mean) / self.backbone.std
             enlarged = (self.enlarge @ pixels.reshape(-1, 32, 32 * 3)) @ self.enlarge_rows
         features: Tensor = self.backbone(enlarged.view(-1, side, side, 3).permute(0, 3, 1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -81,6 +82,10 @@ class DownloadParams(Section):
             raise ValueError(f"record_files must name {', '.join(official)}, in this order")
         return self
 
+    def records(self, folder: Path) -> dict[Path, str]:
+        """The record files, in `folder`, and their SHA-256."""
+        return {folder / name: digest for name, digest in self.record_files.items()}
+
 
 class TrainingParams(Section):
     """The knobs of the one training loop."""
@@ -137,6 +142,15 @@ class TrackingParams(Section):
     system_metrics_seconds: Annotated[float, Field(ge=0)]
 
 
+TRAINED_MODELS = ("cnn-lecture", "cnn-tuned", "transfer")
+"""The models that the training loop makes, by the names of their result folders."""
+
+
+def section_key(model: str) -> str:
+    """Where params.yaml has the section of one of `TRAINED_MODELS`: cnn.lecture, cnn.tuned or transfer."""
+    return model.replace("-", ".")
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -155,14 +169,18 @@ class Params(Section):
     def _batches_fit(self) -> Self:
         train = self.data.images_per_class.train
         images = 2 * (train - round(self.data.validation_share * train))
-        trainings = {f"cnn.{name}": getattr(self.cnn, name).training for name in CnnRecipes.model_fields}
-        for section, training in (trainings | {"transfer": self.transfer.training}).items():
-            told = f"{section}.training.batch_size = {training.batch_size}"
+        for model in TRAINED_MODELS:
+            key, training = section_key(model), self.section(model).training
+            told = f"{key}.training.batch_size = {training.batch_size}"
             if training.batch_size > images:
                 raise ValueError(f"{told}: larger than the {images:,} training images")
             if training.batch_size % self.processes:
                 raise ValueError(f"{told}: cannot be shared out to {self.processes} processes evenly")
         return self
+
+    def section(self, model: str) -> CnnParams | TransferParams:
+        """The params of one of `TRAINED_MODELS`."""
+        return attrgetter(section_key(model))(self)  # type: ignore[no-any-return]
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

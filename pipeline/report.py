@@ -136,7 +136,7 @@ def model_section(result: Result, dataset: Dataset, images: dict[str, NDArray[np
         "name": result.card.name,
         "title": result.card.title,
         "metrics": result.metrics,
-        "lecture": known_facts.LECTURE.get(result.card.name) if known_facts.apply_to(dataset.classes) else None,
+        "lecture": known_facts.lecture_of(result.card.name, dataset.classes),
         "weights": _pixel_weights(model),
         "architecture": architecture(model) if isinstance(model, LectureCnn) else [],
         "filters": {when: file_picture(path) for when, path in filters.items() if path.exists()},

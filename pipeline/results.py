@@ -30,7 +30,7 @@ from torch import nn
 from pipeline.car_truck import Dataset
 from pipeline.devices import describe_device
 from pipeline.errors import PipelineError
-from pipeline.evaluation import Metrics, measure, predictions_table
+from pipeline.evaluation import Metrics, measure, predicted, predictions_table
 from pipeline.files import atomic, read_json, sha256_of, write_json
 from pipeline.models import Architecture, Classifier, build
 from pipeline.training import Epoch
@@ -193,11 +193,10 @@ def write(
 
 def _named(predictions: pd.DataFrame, class_names: list[str]) -> pd.DataFrame:
     """Truth and prediction of each row, by the names of the classes."""
-    predicted = (predictions["probability"] > 0.5).astype(int)
     return pd.DataFrame(
         {
             name: [class_names[label] for label in labels]
-            for name, labels in (("truth", predictions["label"]), ("prediction", predicted))
+            for name, labels in (("truth", predictions["label"]), ("prediction", predicted(predictions)))
         }
     )
 

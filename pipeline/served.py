@@ -89,6 +89,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def environment(home: str) -> dict[str, str]:
+    """Variables for a service with the settings that it has by itself, and a BentoML store of its own in `home`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CAR_OR_TRUCK_", "BENTOML_"))}
+    return clean | {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
+
+
 @contextmanager
 def serving() -> Iterator[str]:
     """`bentoml serve` in the current folder while the block runs, on a free port; yields its address.
@@ -97,13 +103,11 @@ def serving() -> Iterator[str]:
         PipelineError: it does not start.
     """
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CAR_OR_TRUCK_")}
     bentoml = str(Path(sys.executable).parent / "bentoml")
     command = [bentoml, "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with tempfile.TemporaryDirectory() as home:
-        environment |= {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
-        with running(command, f"http://127.0.0.1:{port}/readyz", environment):
-            yield f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as home, running(command, f"{address}/readyz", environment(home)):
+        yield address
 
 
 def classify(address: str, images: NDArray[np.uint8]) -> list[dict[str, float]]:

@@ -24,17 +24,17 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import car_truck
+from pipeline.checkpoints import checkpoint_path
 from pipeline.devices import choose_device, keep_freed_memory
 from pipeline.errors import NotANumber, PipelineError, run_as_command
 from pipeline.evaluation import wilson
-from pipeline.params import Params, TrainingParams, load_params
+from pipeline.params import TRAINED_MODELS, Params, TrainingParams, TransferParams, load_params, section_key
 from pipeline.results import Trained
 from pipeline.stages import cnn, transfer
 from pipeline.store import repository
 from pipeline.tracking import connect, curve_points, end_killed_runs, first_line, process_tags
-from pipeline.training import Epoch, Job, checkpoint_path
+from pipeline.training import Epoch, Job
 
-MODELS = ("cnn-lecture", "cnn-tuned", "transfer")
 STORAGE = "sqlite:///.cache/sweeps.db"
 
 
@@ -52,11 +52,13 @@ def suggest(trial: Trial, now: TrainingParams) -> TrainingParams:
 
 def training_of(model: str, params: Params) -> tuple[TrainingParams, Callable[[TrainingParams, Job], Trained]]:
     """The training section of a model in params.yaml, and how to train it under other knobs."""
-    if model == "transfer":
-        section = params.transfer
-        return section.training, lambda knobs, job: transfer.train(section.model_copy(update={"training": knobs}), job)
-    recipe = getattr(params.cnn, model.removeprefix("cnn-"))
-    return recipe.training, lambda knobs, job: cnn.train(recipe.model_copy(update={"training": knobs}), job)
+    section = params.section(model)
+
+    def train(knobs: TrainingParams, job: Job) -> Trained:
+        changed = section.model_copy(update={"training": knobs})
+        return transfer.train(changed, job) if isinstance(changed, TransferParams) else cnn.train(changed, job)
+
+    return section.training, train
 
 
 def run_trial(trial: Trial, model: str, params: Params, dataset: car_truck.Dataset, parent: str) -> float:
@@ -164,11 +166,10 @@ def summary(study: Study, model: str, images: int) -> str:
     if not finished:
         return "no trial was finished"
     best, first = study.best_trial, finished[0]
-    keys = ["transfer", "training"] if model == "transfer" else ["cnn", model.removeprefix("cnn-"), "training"]
     lines: dict[str, Any] = {
         name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in best.params.items()
     }
-    for key in reversed(keys):
+    for key in reversed([*section_key(model).split("."), "training"]):
         lines = {key: lines}
     low, high = wilson(round(_accuracy(best) * images), images)
     pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
@@ -188,7 +189,9 @@ def _accuracy(trial: FrozenTrial) -> float:
 def main() -> None:
     """Run some more trials of a study and print what is best so far."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", nargs="?", choices=MODELS, default="cnn-tuned", help="what to tune (%(default)s)")
+    parser.add_argument(
+        "model", nargs="?", choices=TRAINED_MODELS, default="cnn-tuned", help="what to tune (%(default)s)"
+    )
     parser.add_argument("--trials", type=int, default=6, help="how many trials this process runs (%(default)s)")
     parser.add_argument("--storage", default=STORAGE, help="Optuna storage, shared by URL (%(default)s)")
     arguments = parser.parse_args()

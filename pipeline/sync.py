@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from filelock import FileLock
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, ViewType
 from mlflow.entities import Run as MlflowRun
 from PIL import Image
 
@@ -161,7 +161,7 @@ def _fill(client: mlflow.MlflowClient, run_id: str, result: results.Result, reco
     """Put all of a result into its new run, and end that."""
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
     dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)
-    training = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+    training = DatasetInput(Dataset(**dataset.to_dict()), [InputTag("mlflow.data.context", "training")])
     client.log_inputs(run_id, [training])
     _log_curves(client, run_id, result, record)
     log_result(client, run_id, result, record)

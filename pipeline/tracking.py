@@ -239,7 +239,7 @@ def next_color(client: mlflow.MlflowClient, experiment_id: str) -> str:
 
 def describe(result: Result) -> str:
     """A run's description in Markdown: its line of the leaderboard, and the lecture's figure where there is one."""
-    lecture = known_facts.LECTURE.get(result.card.name) if known_facts.apply_to(result.card.classes) else None
+    lecture = known_facts.lecture_of(result.card.name, result.card.classes)
     curves = len(result.history) > 0
     return render("run.md", card=result.card, metrics=result.metrics, lecture=lecture, curves=curves)
 

@@ -5,7 +5,6 @@ A killed run goes on from its last epoch and ends with the same weights: a check
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
@@ -22,10 +21,11 @@ from tqdm import tqdm
 from pipeline import distributed
 from pipeline.augmentation import augment
 from pipeline.car_truck import Dataset, Split
+from pipeline.checkpoints import read_checkpoint
 from pipeline.devices import choose_precision, describe_device
 from pipeline.errors import NotANumber, PipelineError
 from pipeline.evaluation import predict_logits
-from pipeline.files import atomic, digest_of
+from pipeline.files import atomic
 from pipeline.models import Classifier
 from pipeline.optimizers import make_optimizer, make_schedule
 from pipeline.params import TrainingParams
@@ -101,6 +101,7 @@ def fit(
         job.on_epoch(epoch)
     for number in range(len(history) + 1, params.epochs + 1):
         history.append(training.run_epoch(number))
+        training.check_weights(number)
         training.save(history)
         job.on_epoch(history[-1])
         if leads:
@@ -152,13 +153,13 @@ class _Training:
         bar = tqdm(
             order.view(-1, batch_size), title, leave=False, disable=distributed.rank() > 0 or not sys.stderr.isatty()
         )
+        share = batch_size // distributed.size()
         loss_sum, correct = 0.0, 0
         self.model.train()
         for step, rows in enumerate(bar, start=1):
             loss, right = self._step(rows, f"step {step} of epoch {number}")
             loss_sum, correct = loss_sum + loss, correct + right
-            share = batch_size // distributed.size()
-            bar.set_postfix(loss=f"{loss_sum / step:.3f}", accuracy=f"{correct / step / share:.3f}")
+            bar.set_postfix(loss=f"{loss_sum / step:.3f}", accuracy=f"{correct / step / share:.3f}", refresh=False)
         loss_sum, correct = distributed.total(
             torch.tensor([loss_sum / distributed.size(), correct], device=self.device)  # NCCL adds up on GPUs alone
         ).tolist()
@@ -184,11 +185,10 @@ class _Training:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             logits = self.network(images)
         loss = F.binary_cross_entropy_with_logits(logits, smooth(labels, self.params.label_smoothing))
-        if not math.isfinite(value := loss.item()):
-            raise NotANumber(
-                f"the loss is {value} at {where}: lower learning_rate ({self.params.learning_rate:g}); "
-                "the checkpoint of the epoch before is kept"
-            )
+        right = ((logits > 0) == (labels > 0)).sum()
+        value, correct = torch.stack([loss.detach(), right]).tolist()  # at once: a GPU is waited for here
+        if not math.isfinite(value):
+            raise self._not_a_number(f"the loss is {value} at {where}")
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
@@ -197,7 +197,22 @@ class _Training:
             # The first weights would linger in a slow average, so its decay grows with the steps taken.
             decay = min(self.params.ema_decay, (1 + self.steps_taken) / (10 + self.steps_taken))
             torch._foreach_lerp_(self.average, [weight.detach() for weight in self.trained], 1 - decay)
-        return value, int(((logits > 0) == (labels > 0)).sum())
+        return value, int(correct)
+
+    def check_weights(self, epoch: int) -> None:
+        """Refuse weights that the last step of an epoch made no numbers of; of the steps before, the loss has told.
+
+        Raises:
+            NotANumber: before they take the place of the epoch before in the checkpoint.
+        """
+        if not all(torch.isfinite(weight).all() for weight in self.trained):
+            raise self._not_a_number(f"a weight is no number after epoch {epoch}")
+
+    def _not_a_number(self, what: str) -> NotANumber:
+        told = (
+            f"{what}: lower learning_rate ({self.params.learning_rate:g}); the checkpoint of the epoch before is kept"
+        )
+        return NotANumber(told)
 
     def _validate(self) -> tuple[float | None, float | None]:
         """Loss and accuracy on the validation split, of the averaged weights where an average is kept."""
@@ -239,7 +254,7 @@ class _Training:
 
     def resume(self) -> list[Epoch]:
         """Take up a saved state and return its curves; a missing or damaged one means a fresh start."""
-        state = distributed.of_leader(_load(self.job.checkpoint) if distributed.rank() == 0 else None)
+        state = distributed.of_leader(read_checkpoint(self.job.checkpoint) if distributed.rank() == 0 else None)
         if state is None:
             return []
         self.model.load_state_dict(state["model"])
@@ -250,22 +265,14 @@ class _Training:
         self.steps_taken = state["steps_taken"]
         self.generator.set_state(state["generator"])
         random = state["random"][distributed.rank()]
-        torch.cuda.set_rng_state(random, self.device) if self.device.type == "cuda" else torch.set_rng_state(random)
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(random, self.device)
+        else:
+            torch.set_rng_state(random)
         history = [Epoch(**epoch) for epoch in state["history"]]
         if distributed.rank() == 0:
             print(f"going on after epoch {len(history)}, from {self.job.checkpoint}", flush=True)
         return history
-
-
-def _load(checkpoint: Path) -> Any:
-    """What `_Training.save` wrote, on the CPU; None where it is missing or damaged."""
-    try:
-        return torch.load(checkpoint, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # whatever a damaged file makes of the loader
-        print(f"{checkpoint} is damaged ({type(error).__name__}): starting over")
-        return None
 
 
 @torch.no_grad()
@@ -284,10 +291,3 @@ def _line(epoch: Epoch, epochs: int) -> str:
 def smooth(labels: Tensor, amount: float) -> Tensor:
     """Targets moved from 0 and 1 towards one half: 0 -> amount / 2, 1 -> 1 - amount / 2."""
     return labels * (1 - amount) + amount / 2
-
-
-def checkpoint_path(name: str, **identity: Any) -> Path:
-    """Where the checkpoint of a training lives: outside DVC's outs, one for each params, data and code."""
-    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
-    identity |= {"code": hashlib.sha256(code).hexdigest(), "torch": torch.__version__}
-    return Path(".cache/checkpoints") / f"{name}-{digest_of(identity)[:16]}.pt"

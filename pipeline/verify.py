@@ -35,17 +35,12 @@ REPORTS = Path("reports")
 
 def check_dataset(params: Params) -> str:
     """Extract the dataset again and compare every pixel, label and split with what is on disk."""
-    records = _record_files(params)
+    records = params.download.records(CIFAR10)
     made = car_truck.extract(records, params.data, params.seed)
     found = car_truck.load()
     if made.digest != found.digest or not made.manifest.astype(object).equals(found.manifest.astype(object)):
         raise PipelineError("data/car_truck is not what data/cifar10 and params.yaml give: run `dvc repro -f extract`")
     return f"{len(records)} record files and {len(found.images)} images with their splits: digest {found.digest[:12]}…"
-
-
-def _record_files(params: Params) -> dict[Path, str]:
-    """The record files and their SHA-256."""
-    return {CIFAR10 / name: digest for name, digest in params.download.record_files.items()}
 
 
 def check_model(folder: Path, dataset: car_truck.Dataset, sound: list[Result]) -> str:
@@ -79,7 +74,7 @@ def check_model(folder: Path, dataset: car_truck.Dataset, sound: list[Result]) -
 def check_least_squares(params: Params) -> str:
     """Least squares on all training images, without a validation split, is a known figure."""
     data = params.data.model_copy(update={"validation_share": 0.0})
-    dataset = car_truck.extract(_record_files(params), data, params.seed)
+    dataset = car_truck.extract(params.download.records(CIFAR10), data, params.seed)
     accuracy = []
     train = dataset.rows("train")
     model = LeastSquares().fit(torch.from_numpy(dataset.images[train]), torch.from_numpy(dataset.labels[train]))
@@ -123,14 +118,17 @@ def _recorded(result: Result) -> NDArray[np.float32]:
 
 
 def check_bento() -> str:
-    """The Bento holds the champion, byte for byte."""
+    """The Bento holds the champion and the service that is here, byte for byte."""
+    expected = {CHAMPION / "model.onnx", CHAMPION / "card.json", *Path("serving").glob("*.py")}
+    expected |= set(Path("serving/web").iterdir())
     with tarfile.open(BENTO) as bento:
         members = {member.name.removeprefix("./"): member for member in bento.getmembers()}
-        for name in ("model.onnx", "card.json"):
-            file = bento.extractfile(members[f"src/{CHAMPION}/{name}"])
-            if file is None or sha256(file.read()).hexdigest() != sha256_of(CHAMPION / name):
-                raise PipelineError(f"{BENTO}: its {name} is not that of {CHAMPION}; run `dvc repro -f package`")
-    return f"{BENTO}: carries the champion, byte for byte"
+        for path in sorted(expected):
+            member = members.get(f"src/{path}")
+            file = member and bento.extractfile(member)
+            if not file or sha256(file.read()).hexdigest() != sha256_of(path):
+                raise PipelineError(f"{BENTO}: {path} is not in it, or another one; run `dvc repro -f package`")
+    return f"{BENTO}: carries the champion and the service, byte for byte"
 
 
 def check_service(models: list[Result], dataset: car_truck.Dataset, tolerance: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from serving.schemas import Card
 
@@ -80,6 +81,9 @@ def _read_card(path: Path) -> Card:
             return Card.model_validate(card | {"digest": card["files"]["model.onnx"]["sha256"]})
     except OSError as error:
         raise ModelFault(f"{path} cannot be read ({error.strerror}): run `dvc repro`") from None
-    except (ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ModelFault(f"{path} is damaged ({key}: {error.errors()[0]['msg']}): run `dvc repro`") from None
+    except (ValueError, KeyError, TypeError):
         raise ModelFault(f"{path} is damaged: run `dvc repro`") from None
     raise ModelFault(f"{path} has schema {schema}, this service reads {SCHEMA}: run `dvc repro`")

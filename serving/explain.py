@@ -22,7 +22,7 @@ CELLS = SIDE // STRIDE
 METHOD = (
     f"occlusion: log-odds of the label minus those with a {PATCH}x{PATCH} square in the mean colour, mean over squares"
 )
-FIRST, SECOND = (0, 114, 178), (213, 94, 0)
+FIRST_COLOUR, SECOND_COLOUR = (0, 114, 178), (213, 94, 0)
 """Blue and vermilion of Okabe and Ito's palette, which people of any colour vision tell apart."""
 
 OVERLAY_SIDE = 320
@@ -74,7 +74,7 @@ def overlay(pixels: NDArray[np.uint8], explanation: Explanation) -> bytes:
     for_second = explanation.grid if explanation.probability > 0.5 else -explanation.grid
     strength = for_second / max(np.abs(for_second).max(), 1e-9)
     smooth = np.asarray(Image.fromarray(strength.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    colour = np.where(smooth[..., None] > 0, np.array(SECOND), np.array(FIRST))
+    colour = np.where(smooth[..., None] > 0, np.array(SECOND_COLOUR), np.array(FIRST_COLOUR))
     share = 0.75 * np.abs(smooth)[..., None]
     return png((gray[..., None] * (1 - share) + colour * share).round().astype(np.uint8))
 

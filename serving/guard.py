@@ -26,7 +26,7 @@ HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-DRAINED = 4
+DRAIN_FACTOR = 4
 """A body over the limit is read on to this many times the limit, and thrown away, so that its sender hears why."""
 
 logger = logging.getLogger("bentoml.access")
@@ -93,7 +93,7 @@ class Guard:
         limit = int(self.settings.max_body_megabytes * 1_000_000)
         too_large = Refusal(413, "body_too_large", f"A request may have {limit / 1e6:g} MB at most.")
         declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdigit() and int(declared) > DRAINED * limit:
+        if declared.isdigit() and int(declared) > DRAIN_FACTOR * limit:
             answer.close = True
             raise too_large
         received = 0
@@ -106,7 +106,7 @@ class Guard:
                         raise Refusal(400, "cut_off", "The request ended before its body did.")
                     received += len(message.get("body", b""))
                     more = message.get("more_body", False)
-                    if received > DRAINED * limit:
+                    if received > DRAIN_FACTOR * limit:
                         answer.close = True
                         break
                     if received <= limit:

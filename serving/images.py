@@ -26,9 +26,10 @@ MAX_SCANS, MAX_SEGMENTS = 64, 1000
 """Of a JPEG file. A true one has some ten scans and segments; each scan decodes all its pixels once more, and of 100 kB
 that repeat one scan the decoder makes minutes."""
 
-LARGE = 2_000_000
+LARGE_PIXELS = 2_000_000
 LARGE_ONE_BY_ONE = threading.Lock()
-"""An image of 25 megapixels takes 200 MB while it is decoded: those with more pixels than LARGE wait for each other."""
+"""An image of 25 megapixels takes 200 MB while it is decoded: those of more pixels than this wait for
+each other."""
 
 DRAFT = (256, 256)
 """A large JPEG is decoded at a half, quarter or eighth of its size that is still at least this large: far less work,
@@ -96,7 +97,7 @@ def read_image(content: bytes, max_pixels: float = 25e6) -> ReadImage:
                         "image_too_large",
                         f"has {width}×{height} pixels; at most {max_pixels / 1e6:g} megapixels are read",
                     )
-                with LARGE_ONE_BY_ONE if width * height > LARGE else nullcontext():
+                with LARGE_ONE_BY_ONE if width * height > LARGE_PIXELS else nullcontext():
                     return ReadImage(to_model_pixels(image), width, height)
     except BadImage:
         raise

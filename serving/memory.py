@@ -7,7 +7,7 @@ import ctypes
 M_MMAP_THRESHOLD = -3
 """Of glibc's malloc.h."""
 
-ABOVE = 1_000_000
+MAPPED_ABOVE_BYTES = 1_000_000
 """Bytes: a block above it is the system's own piece of memory, given back when it is freed."""
 
 
@@ -20,4 +20,4 @@ def give_back_large_blocks() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, ABOVE)
+        mallopt(M_MMAP_THRESHOLD, MAPPED_ABOVE_BYTES)

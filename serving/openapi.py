@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.schemas import EXAMPLE_NAMES, json_schemas
+from serving.schemas import EXAMPLE_NAMES, FILE, PARTIAL, PIXELS, json_schemas
 from serving.settings import Settings
 
-FORMATS = "PNG, JPEG, WebP, BMP or GIF"
 SMALL_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"  # one white pixel
 )
@@ -55,10 +54,7 @@ def _document(settings: Settings) -> dict[str, Any]:
                     "images",
                     settings,
                     "Predictions",
-                    {
-                        "partial": "answer the good images, and say for each bad one why not",
-                        "pixels": "also give the 32x32 pixels that the model saw",
-                    },
+                    {"partial": PARTIAL, "pixels": PIXELS},
                 )
             },
             "/explain": {
@@ -108,13 +104,14 @@ def _classifying(
             "415": _error("Neither multipart/form-data nor application/json"),
             "422": _error("A file is no readable image; `index` and `filename` tell which"),
             "429": _error("Too busy: try again after the seconds in the header `Retry-After`"),
+            "504": _error("Not done within the time that all limits together allow"),
         },
     }
 
 
 def _body(field: str, settings: Settings, options: dict[str, str]) -> dict[str, Any]:
     several = field == "images"
-    file = {"type": "string", "format": "binary", "description": f"a {FORMATS} file of any size"}
+    file = {"type": "string", "format": "binary", "description": FILE}
     text = {
         "type": "object",
         "required": ["content"],
@@ -167,7 +164,7 @@ def _health(name: str, summary: str) -> dict[str, Any]:
         "security": [],
         "responses": {
             "200": {"description": summary, "content": kind},
-            "405": {"description": "Not GET", "content": kind},
+            "405": _error("Not GET"),
         },
     }
 

@@ -1,13 +1,20 @@
-"""The answers of the service, as its OpenAPI document and its clients know them."""
+"""The shapes of what goes in and out: the options and answers of the service, and the card of its model."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 EXAMPLE_NAMES = ("car", "truck")
 """The classes of the examples; `openapi` gives them the names of the model's own."""
+
+FILE = "a PNG, JPEG, WebP, BMP or GIF file of any size"
+PARTIAL = "answer the good images, and say for each bad one why not"
+PIXELS = "also give the 32x32 pixels that the model saw"
+"""What a request may hold, in words for people."""
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 PROBABILITIES = {"car": 0.017, "truck": 0.983}
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -17,7 +24,7 @@ class Prediction(BaseModel):
     """What the model says of one image, or, in a partial answer, why it says nothing."""
 
     label: str | None = Field(None, description="the likelier class", examples=["truck"])
-    probability: float | None = Field(None, ge=0, le=1, description="of this label", examples=[0.983])
+    probability: Share | None = Field(None, description="of this label", examples=[0.983])
     probabilities: dict[str, float] | None = Field(None, description="of each class", examples=[PROBABILITIES])
     filename: str | None = Field(None, description="as it was sent", examples=["lorry.jpg"])
     width: int | None = Field(None, ge=1, description="of the file, in pixels", examples=[640])
@@ -37,8 +44,8 @@ class Model(BaseModel):
     dataset_digest: str = Field(description="of the images it was trained on", examples=[SHA256])
     commit: str | None = Field(description="of the code that packaged it")
     run_id: str | None = Field(description="of its run in MLflow; null where none could be reached")
-    test_accuracy: float = Field(examples=[0.977])
-    test_accuracy_interval: list[float] = Field(
+    test_accuracy: Share = Field(examples=[0.977])
+    test_accuracy_interval: list[Share] = Field(
         min_length=2, max_length=2, description="95 %, Wilson", examples=[[0.9695, 0.9827]]
     )
 
@@ -52,8 +59,8 @@ class Card(Model):
     class_names: list[str] = Field(
         min_length=2, max_length=2, description="of label 0 and label 1", examples=[list(EXAMPLE_NAMES)]
     )
-    test_images: int = Field(ge=1, description="that the accuracy is of", examples=[2000])
-    individual_people_accuracy: float | None = Field(description="on images like these; null where not known")
+    test_images: int = Field(ge=1, description="how many the test accuracy was measured on", examples=[2000])
+    individual_people_accuracy: Share | None = Field(description="on images like these; null where not known")
 
 
 class Predictions(BaseModel):
@@ -67,7 +74,7 @@ class ExplanationAnswer(BaseModel):
     """What the model looked at."""
 
     label: str = Field(examples=["truck"])
-    probability: float = Field(ge=0, le=1, description="of this label", examples=[0.983])
+    probability: Share = Field(description="of this label", examples=[0.983])
     probabilities: dict[str, float] = Field(examples=[PROBABILITIES])
     method: str = Field(description="how the grid was made")
     grid: list[list[float]] = Field(

@@ -21,7 +21,7 @@ from serving.guard import Guard
 from serving.memory import give_back_large_blocks
 from serving.pages import make_pages
 from serving.refusals import Refusal
-from serving.schemas import ExplanationAnswer, Predictions
+from serving.schemas import FILE, PARTIAL, PIXELS, ExplanationAnswer, Predictions
 from serving.settings import Settings, SettingsFault
 from serving.uploads import Upload, read_upload
 
@@ -71,9 +71,9 @@ class ImagesInput(bentoml.IODescriptor):
     most damaged forms with a 500.
     """
 
-    images: list[Path] = Field(description="PNG, JPEG, WebP, BMP or GIF files of any size")
-    partial: bool = Field(False, description="answer the good images, and say for each bad one why not")
-    pixels: bool = Field(False, description="also give the 32x32 pixels that the model saw")
+    images: list[Path] = Field(description=f"each {FILE}")
+    partial: bool = Field(False, description=PARTIAL)
+    pixels: bool = Field(False, description=PIXELS)
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: object) -> ImagesInput:
@@ -86,7 +86,7 @@ class ImagesInput(bentoml.IODescriptor):
 class ImageInput(bentoml.IODescriptor):
     """What /explain takes, as BentoML's clients see it."""
 
-    image: Path = Field(description="a PNG, JPEG, WebP, BMP or GIF file of any size")
+    image: Path = Field(description=FILE)
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: object) -> ImageInput:
@@ -125,7 +125,7 @@ class CarOrTruck:
 
     @bentoml.api(input_spec=ImagesInput, output_spec=Predictions)
     def predict(self, images: Waiting, **_: Any) -> Response:
-        """Classify images (PNG, JPEG, WebP, BMP or GIF, any size)."""
+        """Classify images."""
         try:
             upload = images.take()
             return JSONResponse(self.answers.predict(upload.files, **upload.options))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -14,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pipeline import car_truck
+from pipeline import car_truck, results
 from pipeline.devices import choose_device
 from pipeline.errors import PipelineError
 from tests.conftest import ROOT
@@ -89,6 +91,25 @@ def test_two_processes_end_with_the_weights_of_one_and_resume_together(folder):
     assert again.stdout.count("going on after epoch 2") == 1
     resumed = load_file(folder / "weights-2-1.safetensors")
     assert all(resumed[name].equal(weights) for name, weights in first.items())
+
+
+def test_transfer_learning_in_two_processes_leaves_one_result(folder, document):
+    document["transfer"]["resolution"] = 32
+    document["transfer"]["training"] |= {"epochs": 1, "batch_size": 16}
+    (folder / "params.yaml").write_text(yaml.safe_dump(document | {"device": "cpu"}))
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, "-m", "pipeline.stages.transfer"], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("a new head on frozen layers") == 1, "the leader alone fits it"
+    assert done.stdout.count("epoch   1/1") == 1
+    result = results.read(folder / "models/transfer")
+    assert result.metrics.frozen_test_accuracy is not None
+    assert result.card.recipe["processes"] == 2
+    result.model()
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        assert database.execute("select count(*) from runs").fetchone() == (1,)
 
 
 def test_more_processes_than_gpus_are_one_line(monkeypatch):

@@ -114,6 +114,17 @@ def test_serving_refuses_a_damaged_model_in_one_line(champion, name, content, me
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("title", 1), ("class_names", ["car"]), ("test_accuracy", float("nan")), ("test_accuracy_interval", [0.9, 2.0])],
+)
+def test_serving_says_which_key_of_the_card_is_damaged(champion, key, value):
+    path = champion / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ModelFault, match=rf"card\.json is damaged \({key}"):
+        Classifier.load(champion)
+
+
 def test_a_result_without_validation_split_is_read_and_ranked(records, data_params, in_tmp):
     from pipeline import car_truck, leaderboard
 

@@ -13,7 +13,7 @@ from tests import projects
 from tests.browser import Seen, chromium_or_skip, open_page, overflow, pictures_shown, screenshot
 from tests.mlflow_server import running_mlflow
 from tests.projects import MODELS
-from tools.chromium import MLFLOW_WITHOUT_ASSISTANT
+from tools.chromium import MLFLOW_WITHOUT_CHAT
 
 SECONDS = 60_000
 TABLES_CUT = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1).length"
@@ -54,7 +54,7 @@ def run_ids(ui: str) -> dict[str, str]:
 
 def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
     with open_page(1500, 4200) as (page, seen):
-        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+        page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs?workflowType=machine_learning&compareRunsMode=CHART")
         for name in MODELS:
             page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
@@ -99,7 +99,7 @@ def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
 
 def test_a_run_page_tells_its_accuracy_and_dataset(ui):
     with open_page() as (page, seen):
-        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+        page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}?workflowType=machine_learning")
         page.get_by_text("The lecture's CNN, tuned").first.wait_for(timeout=SECONDS)
         page.get_by_text(re.compile("^car_truck")).first.wait_for(timeout=SECONDS)
@@ -123,7 +123,7 @@ SEEN_HEIGHTS = """[...document.images].map(image => {
 
 def test_the_view_of_the_lecture_shows_filters_maps_and_mistakes_large_enough_to_see(ui):
     with open_page(1500, 7000) as (page, seen):
-        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+        page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(chart_view.address(experiment(ui), ["car", "truck"], ui))
         page.get_by_role("button", name="Car or truck: the lecture").first.wait_for(timeout=SECONDS)
         names = ("filters", "weights", "response_maps_car", "response_maps_truck", "results", "mistakes", "curves")
@@ -143,7 +143,7 @@ def test_the_view_of_the_lecture_shows_filters_maps_and_mistakes_large_enough_to
 
 def test_the_image_grid_of_a_run_has_its_filters_with_a_slider_from_before_to_after(ui):
     with open_page(1400, 3600) as (page, seen):
-        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+        page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(
             f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}/model-metrics"
             "?workflowType=machine_learning"
@@ -163,7 +163,7 @@ def test_the_image_grid_of_a_run_has_its_filters_with_a_slider_from_before_to_af
 def test_two_runs_compare(ui):
     runs = ",".join(f'"{run_id}"' for run_id in run_ids(ui).values())
     with open_page() as (page, seen):
-        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+        page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(f'{ui}/#/compare-runs?runs=[{runs}]&experiments=["{experiment(ui)}"]')
         for name in MODELS:
             page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
@@ -175,7 +175,7 @@ def test_two_runs_compare(ui):
 
 def test_the_registered_model_has_a_champion(ui):
     with open_page() as (page, seen):
-        page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+        page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(f"{ui}/#/models/car-or-truck?workflowType=machine_learning")
         page.get_by_text(re.compile("champion")).first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-model")

@@ -138,6 +138,14 @@ def test_a_server_that_is_gone_is_said_in_a_sentence(url):
         assert page.inner_text(".fault") == "The server does not answer. Is it still running?"
 
 
+def test_a_refusal_while_the_page_loads_is_said_in_its_sentence(url):
+    with open_page() as (page, _):
+        page.route("**/model", lambda route: route.fulfill(status=429, json={"error": "Try again.", "code": "busy"}))
+        page.goto(f"{url}/ui/")
+        page.wait_for_selector(".fault")
+        assert page.inner_text(".fault") == "Try again."
+
+
 def test_the_policy_lets_nothing_foreign_in(url):
     with open_page() as (page, seen):
         response = page.goto(f"{url}/ui/")

@@ -165,14 +165,16 @@ def test_the_openapi_document_names_every_endpoint_and_error(url):
     document = requests.get(f"{url}/openapi.json").json()
     assert document == requests.get(f"{url}/docs.json").json()
     assert set(document["paths"]) == {"/predict", "/explain", "/model", "/healthz", "/livez", "/readyz", "/metrics"}
-    assert {"200", "400", "401", "408", "413", "415", "422", "429"} <= set(
+    assert {"200", "400", "401", "408", "413", "415", "422", "429", "504"} <= set(
         document["paths"]["/predict"]["post"]["responses"]
     )
     example = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
     assert requests.post(f"{url}/predict", json=example).status_code == 200
 
 
-@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", "/predict", "POST"), ("POST", "/model", "GET")])
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"), [("GET", "/predict", "POST"), ("POST", "/model", "GET"), ("POST", "/healthz", "GET")]
+)
 def test_a_wrong_method_is_told_the_right_one(url, method, path, allowed):
     answer = requests.request(method, url + path)
     assert answer.status_code == 405

@@ -13,7 +13,10 @@ import yaml
 
 from pipeline import car_truck, sweep
 from pipeline.errors import PipelineError
+from pipeline.models import LectureCnn
 from pipeline.params import Params
+from pipeline.results import Trained
+from pipeline.training import Epoch
 from tests.conftest import ROOT
 
 
@@ -82,6 +85,26 @@ def test_a_trial_goes_on_where_mlflow_fails(folder, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "warning: MLflow: Connection refused; the trial goes on without it" in printed
     assert "1 trials finished" in printed
+
+
+def test_a_trial_behind_the_median_is_pruned(folder, monkeypatch, document, capsys):
+    """Four trials of six epochs; the last one learns nothing."""
+    document["cnn"]["tuned"]["training"]["epochs"] = 6
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    started, epochs = [], []
+
+    def train(recipe, job):
+        started.append(recipe)
+        for number in range(1, recipe.training.epochs + 1):
+            accuracy = 0.5 if len(started) == 4 else 0.9
+            epochs.append(Epoch(number, 0.1, 0.9, 0.1, accuracy, 1e-3, 1000.0, 1.0))
+            job.on_epoch(epochs[-1])
+        return Trained(LectureCnn("rgb"), 1.0, epochs)
+
+    monkeypatch.setattr(sweep.cnn, "train", train)
+    run(monkeypatch, "cnn-tuned", "--trials", "4")
+    assert "3 trials finished, 1 pruned" in capsys.readouterr().out
+    assert len(epochs) < 4 * 6
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from pipeline import training
 from pipeline.augmentation import augment
+from pipeline.checkpoints import checkpoint_path
 from pipeline.errors import PipelineError
 from pipeline.evaluation import predict_logits
 from pipeline.models import LectureCnn, TransferNet
 from pipeline.params import TrainingParams
-from pipeline.training import Job, checkpoint_path, fit, smooth
+from pipeline.training import Job, fit, smooth
 
 CPU = torch.device("cpu")
 RMSPROP = {
@@ -46,6 +47,24 @@ def weights(model) -> list[torch.Tensor]:
 
 def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_weights_that_the_last_step_breaks_do_not_replace_the_checkpoint(job, monkeypatch):
+    """Of an epoch with one step, no later loss would tell."""
+    settings = TrainingParams.model_validate(RMSPROP | {"batch_size": len(job.images("train"))})
+    fit(network(), settings.model_copy(update={"epochs": 1}), job)
+    kept = job.checkpoint.read_bytes()
+    make = training.make_optimizer
+
+    def breaking(groups, params):
+        optimizer = make(groups, params)
+        optimizer.register_step_post_hook(lambda *_: groups[0]["params"][0].data.fill_(float("nan")))
+        return optimizer
+
+    monkeypatch.setattr(training, "make_optimizer", breaking)
+    with pytest.raises(PipelineError, match="a weight is no number after epoch 2: lower learning_rate"):
+        fit(network(), settings, job)
+    assert job.checkpoint.read_bytes() == kept
 
 
 @pytest.mark.parametrize("settings", [RMSPROP, EVERYTHING])

@@ -6,7 +6,12 @@ name=$1 title=$2
 shift 2
 changes=()
 for change in "$@"; do changes+=(--set-param "$change"); done
+if ! git diff --quiet HEAD -- dvc.yaml params.yaml pipeline serving; then
+    echo "error: commit the changes first (git status): the page says that nothing but the params was changed" >&2
+    exit 1
+fi
 forget() {
+    rm -f "docs/$name.md.part"
     git branch --quiet -D "$name-results" 2> /dev/null || true
     dvc exp remove --quiet "$name" 2> /dev/null || true
 }

@@ -13,7 +13,7 @@ from pipeline.params import load_params
 from pipeline.results import read_record
 from pipeline.served import free_port, running, serving
 from pipeline.tracking import connect
-from tools.chromium import MLFLOW_WITHOUT_ASSISTANT, blank_page, chromium
+from tools.chromium import MLFLOW_WITHOUT_CHAT, blank_page, chromium
 
 PICTURES = Path("docs/pictures")
 FILTERS = Path("models/cnn-tuned/figures/filters.png")
@@ -35,7 +35,7 @@ def mlflow_charts(path: Path) -> None:
         view = chart_view.value(load_params().data.class_names, f"attributes.run_id IN ({ids})")
         client.set_experiment_tag(experiment, chart_view.tag(["picture"]), view)
         try:
-            page.add_init_script(MLFLOW_WITHOUT_ASSISTANT)
+            page.add_init_script(MLFLOW_WITHOUT_CHAT)
             page.goto(chart_view.address(experiment, ["picture"], address))
             page.get_by_text("filters", exact=True).first.wait_for(timeout=60_000)
             page.wait_for_timeout(8000)  # charts and pictures are drawn

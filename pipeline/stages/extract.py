@@ -9,8 +9,7 @@ from pipeline.params import load_params
 def main() -> None:
     """Pick the two classes, split them, write images, manifest and digest."""
     params = load_params()
-    records = {CIFAR10 / name: digest for name, digest in params.download.record_files.items()}
-    dataset = car_truck.extract(records, params.data, params.seed)
+    dataset = car_truck.extract(params.download.records(CIFAR10), params.data, params.seed)
     car_truck.save(dataset)
     sizes = ", ".join(f"{len(dataset.rows(split))} {split}" for split in car_truck.SPLITS)
     print(f"{' and '.join(dataset.class_names)}: {sizes}; digest {dataset.digest[:12]}…")

@@ -66,7 +66,7 @@ def train(params: TransferParams, job: Job) -> Trained:
 def parameter_groups(model: TransferNet, params: TransferParams) -> list[dict[str, Any]]:
     """The head, and the blocks above the frozen ones without their depthwise convolutions.
 
-    These hold 6 % of EfficientNet-Lite0's weights, and on a CPU their gradient takes as long as all others together.
+    These hold 6 % of EfficientNet-Lite0's weights, and their gradient has no fast kernel on a CPU: docs/training.md.
     """
     for layer in [*model.backbone.blocks()[: params.frozen_blocks], *model.backbone.depthwise_convolutions()]:
         layer.requires_grad_(False)

@@ -5,15 +5,11 @@ const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 // Never "100.0 %" nor "0.0 %" for a probability: no model is certain.
 const probability = (p) => (p > 0.9995 ? "over 99.9 %" : p < 0.0005 ? "under 0.1 %" : percent(p));
 
-let card = null;
-
 /** Ask the server; what it refuses becomes an Error whose message is a sentence. */
-async function ask(path, field, file) {
-  const form = new FormData();
-  form.append(field, file, file.name || "pasted image");
+async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, { method: "POST", body: form });
+    response = await fetch(path, options);
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
@@ -22,12 +18,19 @@ async function ask(path, field, file) {
   return answer;
 }
 
+/** Send a photo in a form's field; the answer. */
+function send(path, field, file) {
+  const form = new FormData();
+  form.append(field, file, file.name || "pasted image");
+  return ask(path, { method: "POST", body: form });
+}
+
 /** Show the answer to one photo; what it says in words, or null where it was refused. */
 async function classify(file) {
   const started = performance.now();
   let answer;
   try {
-    answer = (await ask("../predict?pixels=true", "images", file)).predictions[0];
+    answer = (await send("../predict?pixels=true", "images", file)).predictions[0];
   } catch (fault) {
     showFault(fault.message);
     return null;
@@ -57,7 +60,7 @@ function showAnswer(file, answer, milliseconds) {
 async function explain(file, item, button) {
   button.disabled = true;
   try {
-    const answer = await ask("../explain", "image", file);
+    const answer = await send("../explain", "image", file);
     const [first, second] = Object.keys(answer.probabilities);
     const overlay = find(".overlay", item);
     overlay.src = `data:image/png;base64,${answer.overlay}`;
@@ -92,7 +95,7 @@ async function classifyAll(files) {
   else status.textContent = said ? `The newest answer: ${said}` : "";
 }
 
-function showCard() {
+function showCard(card) {
   const people = card.individual_people_accuracy;
   const [low, high] = card.test_accuracy_interval;
   const facts = {
@@ -120,7 +123,7 @@ function showCard() {
 }
 
 async function showSamples() {
-  const names = await (await fetch("samples")).json();
+  const names = await ask("samples");
   for (const name of names) {
     const item = document.createElement("li");
     const button = document.createElement("button");
@@ -161,11 +164,8 @@ document.addEventListener("paste", (event) => {
 });
 
 try {
-  card = await (await fetch("../model")).json();
-} catch {
-  showFault("The server does not answer. Is it still running?");
-}
-if (card) {
-  showCard();
+  showCard(await ask("../model"));
   await showSamples();
+} catch (fault) {
+  showFault(fault.message);
 }

@@ -1,0 +1,110 @@
+"""Which device and precision are chosen; GPUs are only pretended here, as torch would report them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+import yaml
+
+from pipeline import devices
+from pipeline.devices import choose_device, choose_precision
+from pipeline.errors import PipelineError
+from pipeline.stages import check
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with one GPU; what is done to it is written into the returned list."""
+    done = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A card")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(str(device)))
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: done.append(f"deterministic {on}"))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before in the end
+    del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    backends = torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    before = [backend.fp32_precision for backend in backends]
+    yield done
+    for backend, precision in zip(backends, before, strict=True):
+        backend.fp32_precision = precision
+
+
+def test_auto_takes_a_gpu_and_computes_true_float32_on_it(gpu):
+    assert choose_device("auto") == GPU
+    assert gpu == ["cuda:0"]
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert choose_device("cpu") == CPU
+
+
+def test_deterministic_is_asked_of_a_gpu_where_the_param_says_so(gpu):
+    assert choose_device("cuda", deterministic=True) == GPU
+    assert "deterministic True" in gpu
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision", "reason"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, torch.bfloat16, "bfloat16: this CPU supports AMX_BF16"),
+        ({"avx512_bf16": True}, torch.bfloat16, "bfloat16: this CPU supports AVX512_BF16"),
+        ({"avx2": True}, torch.float32, "float32: this CPU has no bfloat16 arithmetic"),
+    ],
+)
+def test_a_cpu_gets_bfloat16_where_it_multiplies_it(monkeypatch, capabilities, precision, reason):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision(CPU) == (precision, reason)
+
+
+@pytest.mark.parametrize(
+    ("able", "precision", "reason"),
+    [
+        (True, torch.bfloat16, "bfloat16: A card multiplies it in tensor cores"),
+        (False, torch.float32, "float32: A card has no bfloat16 arithmetic"),
+    ],
+)
+def test_a_gpu_gets_bfloat16_unless_it_would_only_emulate_it(gpu, monkeypatch, able, precision, reason):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able or including_emulation)
+    assert choose_precision(GPU) == (precision, reason)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "cuda"}, "device = 'cuda': torch finds no CUDA device here; allowed: auto or cpu"),
+        ({"transfer.backbone": "efficientnet_b99"}, "efficientnet_b99"),
+        (
+            {"transfer.backbone": "vit_b_16", "transfer.resolution": 128},
+            "resolution = 128: vit_b_16 takes",
+        ),
+        ({"transfer.frozen_blocks": 99}, "frozen_blocks"),
+    ],
+)
+def test_the_first_stage_refuses_what_could_not_be_trained(document, in_tmp, monkeypatch, change, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for key, value in change.items():
+        *sections, name = key.split(".")
+        part = document
+        for section in sections:
+            part = part[section]
+        part[name] = value
+    (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(PipelineError, match=message) as caught:
+        check.main()
+    assert "\n" not in str(caught.value)
+    assert not (in_tmp / ".cache/params-are-valid").exists()
+
+
+def test_a_pipeline_that_can_be_trained_passes_the_first_stage(document, in_tmp):
+    (in_tmp / "params.yaml").write_text(yaml.safe_dump(document | {"device": "cpu"}))
+    check.main()
+    assert (in_tmp / ".cache/params-are-valid").exists()
+
+
+def test_the_hardware_is_named_for_people(gpu):
+    assert devices.describe_device(GPU) == "A card"
+    assert "cores" in devices.describe_device(CPU)
