@@ -1,4 +1,8 @@
-"""The charts of a model's answers: confusion, calibration, ROC, training curves."""
+"""The charts of a model's answers: confusion, calibration, ROC, training curves.
+
+A `test` table has the columns label (0 or 1) and probability (of label 1), a row an image; a `history` the fields of
+`training.Epoch`, a row an epoch.
+"""
 
 from __future__ import annotations
 

@@ -71,7 +71,12 @@ class LeastSquares(Classifier):
         return F.pad(grayscale(images.double() / 255).flatten(1), (0, 1), value=1.0)
 
     def fit(self, images: Tensor, labels: Tensor) -> Self:
-        """Solve min ‖Xw − t‖² exactly, targets t = −1 for label 0 and +1 for label 1."""
+        """Solve min ‖Xw − t‖² exactly, targets t = −1 for label 0 and +1 for label 1.
+
+        Args:
+            images: uint8 `[N, 32, 32, 3]`.
+            labels: 0 or 1, `[N]`, of any type.
+        """
         targets = labels.double() * 2 - 1
         solution = torch.linalg.lstsq(self.design_matrix(images), targets[:, None], driver="gelsd").solution
         self.weights.copy_(solution[:, 0])

@@ -68,7 +68,7 @@ def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def overlay(pixels: NDArray[np.uint8], explanation: Explanation) -> bytes:
-    """The image in gray, blue where it speaks for the first class, vermilion where for the second: PNG, 320x320."""
+    """An image, uint8 `[32, 32, 3]`, in gray; blue speaks for the first class, vermilion for the second: a PNG."""
     size = (OVERLAY_SIDE, OVERLAY_SIDE)
     gray = np.asarray(Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.NEAREST), np.float64)
     for_second = explanation.grid if explanation.probability > 0.5 else -explanation.grid

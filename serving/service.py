@@ -27,6 +27,8 @@ from serving.uploads import Upload, read_upload
 
 NAME = "car_or_truck"
 THREADS = 4
+"""Requests that a worker has at work at a time; the others wait for their turn."""
+
 MODEL_FOLDER = Path(__file__).parent.parent / "models" / "champion"
 
 try:
