@@ -87,6 +87,28 @@ def test_a_trial_goes_on_where_mlflow_fails(folder, monkeypatch, capsys):
     assert "1 trials finished" in printed
 
 
+def test_two_processes_share_a_study(folder):
+    command = [sys.executable, "-m", "pipeline.sweep", "cnn-tuned", "--trials", "2"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
+    started = [
+        subprocess.Popen(
+            command, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for process in started:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    (name,) = optuna.get_all_study_names(sweep.STORAGE)
+    trials = optuna.load_study(study_name=name, storage=sweep.STORAGE).trials
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert all(trial.state.is_finished() for trial in trials)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        (runs,) = database.execute("select count(*) from runs").fetchone()
+    assert runs == 5, "one parent and its children"
+
+
 def test_a_trial_behind_the_median_is_pruned(folder, monkeypatch, document, capsys):
     """Four trials of six epochs; the last one learns nothing."""
     document["cnn"]["tuned"]["training"]["epochs"] = 6
