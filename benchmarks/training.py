@@ -111,6 +111,10 @@ def flops_of_an_image() -> float:
     return float(counter.get_total_flops() / len(images))
 
 
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
     """The Markdown page."""
     device = choose_device("cpu")
@@ -131,7 +135,8 @@ def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
         ["GFLOP/s achieved", *(f"{value:.0f}" for value in achieved)],
         ["peak memory", *(f"{max(epoch['peak_mib'] for epoch in worker.epochs):.0f} MiB" for worker in (ours, keras))],
     ]
-    limits = {dtype: gflops_of_a_product(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    limits = {dtype: gflops_of_a_product(dtype) for dtype in dict.fromkeys((torch.float32, precision))}
+    shown = ", ".join(f"{value:.0f} GFLOP/s in {_named(dtype)}" for dtype, value in limits.items())
     return (
         "# Training the lecture's network: here and in Keras\n\n"
         f"Median ratio of {len(ratios)} pairs of epochs run in turn, batch 32 both: "
@@ -140,9 +145,8 @@ def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
         f"{table(['', 'here', 'Keras'], rows)}\n"
         f"The same network, the same optimizer (Keras's RMSprop), one seed each. Here: {reason}, and the weights "
         "tested are an average over the last steps.\n\n"
-        f"The limit of these cores, a product of two 2048×2048 matrices: {limits[torch.float32]:.0f} GFLOP/s in "
-        f"float32, {limits[torch.bfloat16]:.0f} in bfloat16. Reached: {achieved[0] / limits[precision]:.0%} of the "
-        f"limit of the precision in use here ({str(precision).removeprefix('torch.')}), "
+        f"The limit of these cores, a product of two 2048×2048 matrices: {shown}. Reached: "
+        f"{achieved[0] / limits[precision]:.0%} of the limit of the precision in use here ({_named(precision)}), "
         f"{achieved[1] / limits[torch.float32]:.0%} of float32's by Keras.\n\n"
         + made_by("make bench-training", device, "torch")
         + f"\nKeras's environment: {keras_versions}.\n"
