@@ -97,9 +97,10 @@ def test_transfer_learning_in_two_processes_leaves_one_result(folder, document):
     document["transfer"]["resolution"] = 32
     document["transfer"]["training"] |= {"epochs": 1, "batch_size": 16}
     (folder / "params.yaml").write_text(yaml.safe_dump(document | {"device": "cpu"}))
+    clean = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     done = subprocess.run(
         [sys.executable, *TORCHRUN, "-m", "pipeline.stages.transfer"], cwd=folder, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
+        env=clean | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("a new head on frozen layers") == 1, "the leader alone fits it"

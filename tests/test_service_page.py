@@ -92,7 +92,9 @@ def test_a_sample_is_classified_by_the_keyboard_alone(url):
 
 def test_a_photo_is_chosen_and_explained_by_the_keyboard_alone(url):
     with open_page() as (page, seen):
+        page.on("filechooser", lambda _: None)  # from now on choosers are for the test, not for the desktop
         page.goto(f"{url}/ui/")
+        page.wait_for_selector("#sample-list button")
         tab_to(page, "#pick")
         with page.expect_file_chooser() as choosing:
             page.keyboard.press("Enter")
