@@ -138,20 +138,20 @@ def open_study(model: str, storage: str, params: Params, dataset: car_truck.Data
     now, _ = training_of(model, params)
     Path(".cache").mkdir(exist_ok=True)
     identity = {"params": params.model_dump(exclude={"download", "tracking"}), "dataset": dataset.digest}
-    try:
-        study = optuna.create_study(
-            storage=storage,
-            study_name=checkpoint_path(f"sweep-{model}", **identity).stem,  # other params, data or code: another study
-            direction="maximize",
-            load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(multivariate=False),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=now.epochs // 3),
-        )
-    except (ImportError, ValueError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise PipelineError(f"--storage {storage} cannot be used: {first_line(error)}") from None
     client, experiment = connect(f"{params.tracking.experiment}-sweeps")
     end_killed_runs(client, experiment)
-    with FileLock(repository() / ".cache" / "sweep.lock"):  # of two that start at once
+    with FileLock(repository() / ".cache" / "sweep.lock"):  # of two that start at once, one makes tables, study, parent
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=checkpoint_path(f"sweep-{model}", **identity).stem,  # other params, data or code: another
+                direction="maximize",
+                load_if_exists=True,
+                sampler=optuna.samplers.TPESampler(multivariate=False),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=now.epochs // 3),
+            )
+        except (ImportError, ValueError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise PipelineError(f"--storage {storage} cannot be used: {first_line(error)}") from None
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial(now.model_dump(), skip_if_exists=True)  # of which `suggest` takes its knobs
         name = f"attributes.run_name = '{study.study_name}'"
