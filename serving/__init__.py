@@ -1,1 +1,1 @@
-"""The champion behind HTTP: bentoml, onnxruntime, numpy and pillow; nothing of the pipeline."""
+"""The service that answers HTTP requests with the champion. It imports nothing from the pipeline."""

@@ -1,4 +1,4 @@
-"""From the files of a request to the answer: decode, ask the model, and say it."""
+"""From the files of a request to the answer: decode the files, run the model, describe its result."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from serving.uploads import File
 
 @dataclass(frozen=True)
 class Answers:
-    """What the service can say, each answer a dictionary for JSON (`serving.schemas` has their shapes)."""
+    """Makes the answers, as dictionaries for JSON; `serving.schemas` describes them."""
 
     classifier: Classifier
     settings: Settings
 
     @property
     def model(self) -> dict[str, Any]:
-        """Which model answers."""
+        """The facts about the model that every answer names."""
         return self.classifier.card.model_dump(include=set(Model.model_fields))
 
     def predict(self, files: list[File], *, partial: bool = False, pixels: bool = False) -> dict[str, Any]:
-        """One prediction a file, in their order.
+        """One prediction for each file, in the same order.
 
         Args:
-            partial: a file that cannot be read gets its reason in place of a prediction, and refuses not all.
-            pixels: give the 32x32 that the model saw, too.
+            partial: answer the files that can be read; each other file gets the reason in place of a prediction.
+            pixels: also give the 32x32 pixels that the model saw.
 
         Raises:
-            Refusal: a file cannot be read, or all together are too large.
+            Refusal: a file cannot be read and `partial` is false, or all images together are too large.
         """
         with metrics.DECODE_SECONDS.time():
             read = self._read(files, partial=partial)
@@ -57,13 +57,13 @@ class Answers:
         return {"predictions": predictions, "model": self.model}
 
     def explain(self, file: File) -> tuple[dict[str, Any], bytes]:
-        """What the model looked at in one file, and the same as a picture, a PNG file.
+        """What the model looked at in one file: the answer, and a picture of it as a PNG file.
 
         Raises:
             Refusal: the file cannot be read.
         """
         (image,) = self._read([file], partial=False)
-        assert isinstance(image, ReadImage)  # noqa: S101  # as nothing partial was asked for
+        assert isinstance(image, ReadImage)  # noqa: S101  # without `partial`, a bad file raises
         explanation = occlusion(self.classifier, image.pixels)
         picture = overlay(image.pixels, explanation)
         answer = self._verdict(explanation.probability) | _about(file, image) | _pixels(image)
@@ -86,7 +86,7 @@ class Answers:
             pixels += image.width * image.height
             if pixels > self.settings.max_request_megapixels * 1e6:
                 limit = f"{self.settings.max_request_megapixels:g} megapixels"
-                raise Refusal(413, "too_many_pixels", f"The images of a request may have {limit} together.")
+                raise Refusal(413, "too_many_pixels", f"All images of a request together may have {limit} at most.")
             read.append(image)
         return read
 

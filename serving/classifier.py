@@ -1,4 +1,4 @@
-"""The packaged champion: an ONNX model and its card, checked against each other before anything is answered."""
+"""The packaged champion: an ONNX model and its card. Loading checks that they belong together."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ SCHEMA = 1
 """The version of card.json that this code reads."""
 
 BATCH = 2
-"""Images in one run of the model: more are not faster on a CPU (benchmarks/serving.md) and take memory, 8 MB each."""
+"""Images in one run of the model. More are not faster on a CPU (benchmarks/serving.md), and each takes 8 MB."""
 
 
 class ModelFault(Exception):
-    """The model folder cannot be served; the message is one line that says why and what to do."""
+    """The service cannot use the model folder; the message is one line that says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Tells two classes apart.
+    """Classifies images into two classes.
 
     Attributes:
-        class_names: what label 0 and label 1 are called.
-        card: the whole of card.json, and the digest of the ONNX file.
+        class_names: the names of label 0 and label 1.
+        card: everything in card.json, and the SHA-256 of the ONNX file.
+        session: the loaded ONNX model.
     """
 
     class_names: tuple[str, str]
@@ -40,13 +41,14 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, threads: int = 0) -> Classifier:
-        """Load `folder`/model.onnx after its SHA-256 matched the card's; one pass over an empty image warms it up.
+        """Load `folder`/model.onnx if its SHA-256 is the one in the card, and warm it up with one black image.
 
         Args:
-            threads: of ONNX Runtime; 0 for one a core.
+            folder: holds model.onnx and card.json.
+            threads: how many ONNX Runtime may use for one run; 0 means one for each core.
 
         Raises:
-            ModelFault: a file is missing, damaged, or of another schema.
+            ModelFault: a file is missing or damaged, or the card has another schema.
         """
         card = _read_card(folder / "card.json")
         path = folder / "model.onnx"
@@ -60,7 +62,7 @@ class Classifier:
         options.intra_op_num_threads = threads
         try:
             session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime has a class for each fault, none of them documented as public
+        except Exception as error:  # ONNX Runtime does not document its classes of errors
             raise ModelFault(f"{path}: ONNX Runtime cannot load it ({error}): run `dvc repro`") from None
         first, second = card.class_names
         classifier = cls((first, second), card, session)
@@ -68,7 +70,7 @@ class Classifier:
         return classifier
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probability of label 1, float32 `[N]`, for one or more images, uint8 `[N, 32, 32, 3]`, RGB."""
+        """Probability of label 1, float32 `[N]`, for images, uint8 `[N, 32, 32, 3]`, RGB, with N of at least 1."""
         parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         return np.concatenate([self.session.run(["probability"], {"images": part})[0] for part in parts])
 
@@ -86,4 +88,4 @@ def _read_card(path: Path) -> Card:
         raise ModelFault(f"{path} is damaged ({key}: {error.errors()[0]['msg']}): run `dvc repro`") from None
     except (ValueError, KeyError, TypeError):
         raise ModelFault(f"{path} is damaged: run `dvc repro`") from None
-    raise ModelFault(f"{path} has schema {schema}, this service reads {SCHEMA}: run `dvc repro`")
+    raise ModelFault(f"{path} has schema {schema}, but this service reads schema {SCHEMA}: run `dvc repro`")

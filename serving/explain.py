@@ -1,6 +1,7 @@
 """What the model looked at: occlusion sensitivity (Zeiler and Fergus 2014, section 4.2).
 
-A square of the image's mean colour is slid over it; where the evidence for the answer falls, the model had looked.
+A square in the image's mean colour covers one part of the image after another. Where the evidence for the answer falls
+while a part is covered, the model looked at that part.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from serving.classifier import Classifier
 from serving.images import SIDE
 
 PATCH, STRIDE = 8, 4
-"""Side of the square and its step, in pixels of the 32."""
+"""Side of the square, and the distance from one of its places to the next, in pixels of the 32x32 image."""
 
 CELLS = SIDE // STRIDE
 METHOD = (
     f"occlusion: log-odds of the label minus those with a {PATCH}x{PATCH} square in the mean colour, mean over squares"
 )
 FIRST_COLOUR, SECOND_COLOUR = (0, 114, 178), (213, 94, 0)
-"""Blue and vermilion of Okabe and Ito's palette, which people of any colour vision tell apart."""
+"""Blue and vermilion from Okabe and Ito's palette: people with any colour vision can tell them apart."""
 
 OVERLAY_SIDE = 320
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One image, explained.
+    """The explanation of one answer.
 
     Attributes:
         probability: of label 1.
-        grid: float64 `[8, 8]`, a cell for 4x4 pixels: by how much the log-odds of the label given fall when the cell is
-            hidden. Above 0 the cell speaks for the label, below 0 against it.
+        grid: float64 `[8, 8]`, one cell for each 4x4 pixels: how far the log-odds of the answer's label fall when the
+            cell is covered. A cell above 0 speaks for the label, a cell below 0 against it.
     """
 
     probability: float
@@ -43,7 +44,7 @@ class Explanation:
 
 
 def occlusion(classifier: Classifier, pixels: NDArray[np.uint8]) -> Explanation:
-    """Explain the answer for `pixels`, uint8 `[32, 32, 3]`, by one batch of 50 images."""
+    """Explain the answer for `pixels`, uint8 `[32, 32, 3]`: classify the image and 49 copies with one part covered."""
     starts = range(0, SIDE - PATCH + 1, STRIDE)
     places = [(top, left) for top in starts for left in starts]
     batch = np.repeat(pixels[None], len(places) + 1, axis=0)
@@ -62,13 +63,16 @@ def occlusion(classifier: Classifier, pixels: NDArray[np.uint8]) -> Explanation:
 
 
 def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    """log(p / (1 - p)), with p kept a millionth away from 0 and 1, where float32 has no digits left."""
+    """log(p / (1 - p)) for probabilities `[N]`, first clipped to 1e-6 from 0 and 1, where float32 is too coarse."""
     p = np.clip(probabilities.astype(np.float64), 1e-6, 1 - 1e-6)
     return np.log(p / (1 - p))
 
 
 def overlay(pixels: NDArray[np.uint8], explanation: Explanation) -> bytes:
-    """An image, uint8 `[32, 32, 3]`, in gray; blue speaks for the first class, vermilion for the second: a PNG."""
+    """A PNG file: the image, uint8 `[32, 32, 3]`, in gray, and over it the parts that speak for each class.
+
+    Blue parts speak for the first class, vermilion parts for the second.
+    """
     size = (OVERLAY_SIDE, OVERLAY_SIDE)
     gray = np.asarray(Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.NEAREST), np.float64)
     for_second = explanation.grid if explanation.probability > 0.5 else -explanation.grid

@@ -1,6 +1,6 @@
-"""The service described for programs: OpenAPI 3.1, with examples and every error, at /openapi.json.
+"""Describes the service for programs, at /openapi.json: OpenAPI 3.1 with examples and every error.
 
-BentoML's own document knows neither the errors nor the endpoints that answer GET; this one takes its place.
+It replaces BentoML's own document, which has neither the errors nor the endpoints that answer GET.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SMALL_PNG = (
 
 
 def document(settings: Settings, class_names: list[str]) -> dict[str, Any]:
-    """The whole document, a dictionary for JSON, about the model's own two classes."""
+    """The whole document as a dictionary for JSON, with the two classes of the model in its examples."""
     first, second = class_names
     described: dict[str, Any] = _named(_document(settings), dict(zip(EXAMPLE_NAMES, class_names, strict=True)))
     title = f"{first.capitalize()} or {second}?"
@@ -24,7 +24,7 @@ def document(settings: Settings, class_names: list[str]) -> dict[str, Any]:
 
 
 def _named(value: Any, names: dict[str, str]) -> Any:
-    """A JSON value with the classes of the examples called by other names."""
+    """A JSON value in which other names replace the classes of the examples."""
     if isinstance(value, dict):
         return {names.get(key, key): _named(inner, names) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -33,59 +33,40 @@ def _named(value: Any, names: dict[str, str]) -> Any:
 
 
 def _document(settings: Settings) -> dict[str, Any]:
+    options, picture = {"partial": PARTIAL, "pixels": PIXELS}, {"schema": {"type": "string", "format": "binary"}}
+    predict = _classifying(
+        settings, "predict", f"Classify 1 to {settings.max_images} images", "images", "Predictions", options, {}
+    )
+    explain = _classifying(
+        settings, "explain", "Show what the model looked at in one image", "image", "ExplanationAnswer", {},
+        {"image/png": picture},
+    )  # fmt: skip
     return {
         "openapi": "3.1.0",
         "info": {
             "version": "1",
-            "description": "Tells two kinds of images apart. Every error is JSON with a sentence in `error` and a word "
-            "in `code`; every answer has the header `X-Request-ID`, which the log names too.",
+            "description": "Classifies images into two classes. Every error is JSON with a sentence in `error` and a "
+            "word in `code`. Every answer has the header `X-Request-ID`; the log has it too.",
         },
         "servers": [{"url": "/"}],
-        "components": {
-            "schemas": json_schemas(),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
+        "components": {"schemas": json_schemas(), "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "security": [{"token": []}] if settings.token else [],
         "paths": {
-            "/predict": {
-                "post": _classifying(
-                    "predict",
-                    f"Classify 1 to {settings.max_images} images",
-                    "images",
-                    settings,
-                    "Predictions",
-                    {"partial": PARTIAL, "pixels": PIXELS},
-                )
-            },
-            "/explain": {
-                "post": _classifying(
-                    "explain",
-                    "Show what the model looked at in one image",
-                    "image",
-                    settings,
-                    "ExplanationAnswer",
-                    {},
-                    {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-                )
-            },
+            "/predict": {"post": predict},
+            "/explain": {"post": explain},
             "/model": {"get": _simple("model", "The model's card", "application/json", _schema("Card"))},
-            "/healthz": {"get": _health("healthz", "The process lives")},
-            "/livez": {"get": _health("livez", "The process lives")},
-            "/readyz": {"get": _health("readyz", "The model was verified and warmed up")},
+            "/healthz": {"get": _health("healthz", "The process runs")},
+            "/livez": {"get": _health("livez", "The process runs")},
+            "/readyz": {"get": _health("readyz", "The model is verified and warmed up")},
             "/metrics": {"get": _simple("metrics", "For Prometheus", "text/plain", {"type": "string"})},
         },
     }
 
 
 def _classifying(
-    name: str,
-    summary: str,
-    field: str,
-    settings: Settings,
-    answer: str,
-    options: dict[str, str],
-    other_answers: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    settings: Settings, name: str, summary: str, field: str, answer: str, options: dict[str, str],
+    other_answers: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     return {
         "operationId": name,
         "summary": summary,
@@ -96,15 +77,15 @@ def _classifying(
         "requestBody": _body(field, settings, options),
         "responses": {
             "200": _response("The answer", "application/json", _schema(answer), other_answers),
-            "400": _error("No image, or a body that is neither a whole form nor the JSON asked for"),
+            "400": _error("There is no image, or the body is damaged"),
             "401": _error("The token is missing or wrong"),
-            "405": _error("Not POST"),
-            "408": _error("The body came too slowly"),
-            "413": _error("Too many bytes, images or pixels"),
-            "415": _error("Neither multipart/form-data nor application/json"),
-            "422": _error("A file is no readable image; `index` and `filename` tell which"),
-            "429": _error("Too busy: try again after the seconds in the header `Retry-After`"),
-            "504": _error("Not done within the time that all limits together allow"),
+            "405": _error("The method is not POST"),
+            "408": _error("The body arrived too slowly"),
+            "413": _error("There are too many bytes, images or pixels"),
+            "415": _error("The body is neither multipart/form-data nor application/json"),
+            "422": _error("A file is not a readable image; `index` and `filename` name it"),
+            "429": _error("The service is busy: try again after the seconds in the header `Retry-After`"),
+            "504": _error("The answer took longer than all limits together allow"),
         },
     }
 
@@ -150,8 +131,8 @@ def _simple(name: str, summary: str, kind: str, schema: dict[str, Any]) -> dict[
         "responses": {
             "200": _response(summary, kind, schema),
             "401": _error("The token is missing or wrong"),
-            "405": _error("Not GET"),
-            "429": _error("Too busy"),
+            "405": _error("The method is not GET"),
+            "429": _error("The service is busy"),
         },
     }
 
@@ -162,10 +143,7 @@ def _health(name: str, summary: str) -> dict[str, Any]:
         "operationId": name,
         "summary": summary,
         "security": [],
-        "responses": {
-            "200": {"description": summary, "content": kind},
-            "405": _error("Not GET"),
-        },
+        "responses": {"200": {"description": summary, "content": kind}, "405": _error("The method is not GET")},
     }
 
 

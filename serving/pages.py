@@ -1,4 +1,4 @@
-"""What the service shows to people and to machines that watch: /ui, /docs, /model, /metrics."""
+"""The addresses that answer GET: the page /ui, /docs, /model, /metrics, /openapi.json."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The page loads its own script, style and pictures, talks to its own server, and that is all."""
+"""The page may load its own script, style and pictures and talk to its own server, and nothing else."""
 
 SWAGGER = STRICT.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
-"""Swagger UI sets styles from its script."""
+"""Swagger UI's script sets styles."""
 
 
 class _Files(StaticFiles):
-    """Files with the strict policy; a browser asks each time whether they changed."""
+    """Sends files with the strict policy, and makes a browser check each time whether they changed."""
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
         response = super().file_response(*arguments, **options)
@@ -36,10 +36,10 @@ class _Files(StaticFiles):
 
 
 def make_pages(document: Callable[[list[str]], dict[str, Any]], samples: Path) -> Starlette:
-    """An application to mount at the root of the service, whose `state.card` is the model's card once that is loaded.
+    """An application to mount at the root of the service; put the model's card in its `state.card`.
 
     Args:
-        document: makes the OpenAPI document, given the names of the two classes.
+        document: makes the OpenAPI document from the names of the two classes.
         samples: the folder with sample images; it may be missing.
     """
 
@@ -67,11 +67,11 @@ def make_pages(document: Callable[[list[str]], dict[str, Any]], samples: Path) -
             Route("/model", model),
             Route("/metrics", metrics),
             Route("/openapi.json", openapi),
-            Route("/docs.json", openapi),  # where BentoML has its own
+            Route("/docs.json", openapi),  # BentoML would put its own document here
             Route("/docs", docs),
             Route("/ui/samples", sample_names),
             *([Mount("/ui/samples", _Files(directory=samples))] if samples.is_dir() else []),
-            Route("/ui", home),  # Starlette's own redirect would name host and scheme as a proxy has them inside
+            Route("/ui", home),  # behind a proxy, Starlette's own redirect would name the wrong host
             Mount("/ui", _Files(directory=WEB, html=True)),
         ]
     )

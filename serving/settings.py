@@ -1,4 +1,4 @@
-"""Every limit and option of the service, each set by an environment variable, CAR_OR_TRUCK_ and its name."""
+"""Every limit and option of the service. The environment variable CAR_OR_TRUCK_ and its name sets it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ PREFIX = "CAR_OR_TRUCK_"
 
 
 class SettingsFault(Exception):
-    """An environment variable cannot be used; the message is one line that says which and why."""
+    """The service cannot use an environment variable; the message is one line that says which and why."""
 
 
 class Settings(BaseModel):
-    """What an operator may change: `CAR_OR_TRUCK_MAX_IMAGES=8` sets `max_images`."""
+    """What an operator can change: `CAR_OR_TRUCK_MAX_IMAGES=8` sets `max_images`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    token: str = Field("", description="all but health checks then need the header `Authorization: Bearer TOKEN`")
-    cors_origins: str = Field("", description="web pages of these origins (with commas between) may call the service")
-    workers: int = Field(0, ge=0, le=256, description="processes that answer; 0 is one a core")
-    max_body_megabytes: PositiveFloat = Field(16, description="size of a request; above it 413")
-    max_images: PositiveInt = Field(64, description="images in a request; above it 413")
-    max_megapixels: float = Field(25, gt=0, le=178, description="size of an image, looked up before it is decoded")
-    max_request_megapixels: PositiveFloat = Field(100, description="size of all images of a request together")
-    max_requests: PositiveInt = Field(64, description="requests a worker holds, at work or waiting; above it 429")
-    max_held_megabytes: PositiveFloat = Field(128, description="request bodies a worker holds; above it 429")
-    body_seconds: PositiveFloat = Field(20, description="time for a client to send its request; then 408")
+    token: str = Field(
+        "", description="all requests but health checks then need the header `Authorization: Bearer TOKEN`"
+    )
+    cors_origins: str = Field("", description="web pages of these origins, separated by commas, may call the service")
+    workers: int = Field(0, ge=0, le=256, description="processes that answer; 0 means one for each core")
+    max_body_megabytes: PositiveFloat = Field(16, description="size of a request; a larger one gets 413")
+    max_images: PositiveInt = Field(64, description="images in a request; more get 413")
+    max_megapixels: float = Field(
+        25, gt=0, le=178, description="size of an image, checked before decoding; a larger one gets 422"
+    )
+    max_request_megapixels: PositiveFloat = Field(100, description="size of all images of a request; more get 413")
+    max_requests: PositiveInt = Field(64, description="requests that a worker works on or keeps waiting; more get 429")
+    max_held_megabytes: PositiveFloat = Field(128, description="size of all request bodies in a worker; more get 429")
+    body_seconds: PositiveFloat = Field(20, description="time for a client to send its request; a slower one gets 408")
     send_seconds: PositiveFloat = Field(20, description="time for a client to take each part of its answer")
-    queue_seconds: PositiveFloat = Field(10, description="time a request waits for its turn; then 429")
+    queue_seconds: PositiveFloat = Field(10, description="time for a request to wait for its turn; then it gets 429")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The defaults, changed by what the environment says; an empty variable changes nothing.
+        """The defaults, with the values that the environment sets; an empty variable changes nothing.
 
         Raises:
-            SettingsFault: a variable names no setting, or its value is none that the setting can have.
+            SettingsFault: there is no setting of that name, or the setting cannot have that value.
         """
         chosen = {
             name.removeprefix(PREFIX).lower(): value
@@ -51,10 +55,10 @@ class Settings(BaseModel):
             variable = f"{PREFIX}{first['loc'][0]}".upper()
             if first["type"] == "extra_forbidden":
                 known = ", ".join(f"{PREFIX}{name}".upper() for name in cls.model_fields)
-                raise SettingsFault(f"{variable} is no setting of the service; there are {known}") from None
+                raise SettingsFault(f"{variable} is not a setting of the service; the settings are {known}") from None
             raise SettingsFault(f"{variable} is {first['input']!r}: {first['msg']}") from None
 
     @property
     def origins(self) -> list[str]:
-        """The origins of `cors_origins`, one by one."""
+        """The origins in `cors_origins`, as a list."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

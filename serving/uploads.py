@@ -1,4 +1,4 @@
-"""The body of a request becomes files: a multipart form, or JSON with base64. Nothing is ever fetched."""
+"""Turns the body of a request into files. It is a multipart form or JSON with base64; no address is ever fetched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from serving.refusals import Refusal
 
 MAX_OPTIONS = 8
-"""Fields of a form that are no files."""
+"""How many fields of a form may be something other than a file."""
 
 MARKS_PER_IMAGE = 32
 """Braces, brackets, quotes and commas that a JSON body may have for each image; an entry with a filename has ten."""
@@ -25,7 +25,7 @@ TRUE, FALSE = ("true", "1"), ("false", "0", "")
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was sent."""
+    """A file as the client sent it."""
 
     filename: str | None
     content: bytes
@@ -33,7 +33,7 @@ class File:
 
 @dataclass(frozen=True)
 class Upload:
-    """What a request carries: files under the name that the endpoint asks for, and options."""
+    """The files and the options of a request."""
 
     files: list[File]
     options: dict[str, bool]
@@ -43,12 +43,13 @@ async def read_upload(request: Request, field: str, max_files: int, option_names
     """Read the whole request.
 
     Args:
+        request: its body may still be unread.
         field: the form's field, or the key in JSON, that holds the files.
-        max_files: as many are read.
+        max_files: how many files the request may have.
         option_names: flags that may be in the query, the form or the JSON.
 
     Raises:
-        Refusal: it is neither form nor JSON, is damaged, or holds no file, too many, or what was not asked for.
+        Refusal: the body is neither a form nor JSON, or is damaged; it has no file, too many files or unknown fields.
     """
     kind, parameters = parse_options_header(request.headers.get("content-type"))
     try:
@@ -70,7 +71,7 @@ async def read_upload(request: Request, field: str, max_files: int, option_names
         raise Refusal(400, "no_image", f"There is no file in the field {field!r}.")
     unknown = [name for name in options if name not in option_names]
     if unknown:
-        raise Refusal(400, "unknown_field", f"There is a field {clean(unknown[0])!r}; images go into {field!r}.")
+        raise Refusal(400, "unknown_field", f"The field {clean(unknown[0])!r} is unknown; send images in {field!r}.")
     options |= {name: request.query_params[name] for name in option_names if name in request.query_params}
     return Upload(files, {name: _flag(name, options.get(name, False)) for name in option_names})
 
@@ -79,17 +80,17 @@ async def _read_form(
     request: Request, boundary: bytes, field: str, max_files: int
 ) -> tuple[list[File], dict[str, Any]]:
     body = await request.body()
-    # A parser that meets the end of the data too early forgets the last part: nobody would miss the image.
+    # Where the data ends too early, the parser drops the last part without an error: nobody would miss that image.
     end = b"--" + boundary + b"--"
     if not boundary or not (body.startswith(end) or b"\r\n" + end in body[-len(boundary) - 64 :]):
-        raise Refusal(400, "bad_form", "The form is cut off, or its boundary is not the one that its header names.")
+        raise Refusal(400, "bad_form", "The form is cut off, or its boundary differs from the one in its header.")
     try:
         form = await request.form(max_files=max_files, max_fields=MAX_OPTIONS, max_part_size=1024)
-    except Exception as error:  # of its own kind, or of Starlette's, or what nonsense in a header provokes
-        told = str(getattr(error, "detail", error))
-        if "Too many files" in told:
+    except Exception as error:  # the parser's, Starlette's, or any other that a strange header causes
+        reason = str(getattr(error, "detail", error))
+        if "Too many files" in reason:
             raise _too_many(max_files) from None
-        raise Refusal(400, "bad_form", f"The form cannot be read: {clean(told)}") from None
+        raise Refusal(400, "bad_form", f"The form cannot be read: {clean(reason)}") from None
     files, options = [], {}
     for name, value in form.multi_items():
         if name == field:
@@ -97,24 +98,24 @@ async def _read_form(
                 raise Refusal(
                     400,
                     "no_file",
-                    f"The field {field!r} holds text. Send the file itself: an address is never fetched.",
+                    f"The field {field!r} holds text. Send the file itself; the service fetches no address.",
                 )
             files.append(File(clean(value.filename), await value.read()))
         elif isinstance(value, UploadFile):
-            raise Refusal(400, "unknown_field", f"There is a file in {clean(name)!r}; images go into {field!r}.")
+            raise Refusal(400, "unknown_field", f"The field {clean(name)!r} has a file; send images in {field!r}.")
         else:
             options[name] = value
     return files, options
 
 
 def _read_json(body: bytes, field: str, max_files: int) -> tuple[list[File], dict[str, Any]]:
-    # Before it is parsed: 16 MB of small values become a gigabyte of objects. Base64 has none of these characters.
+    # Checked before parsing: 16 MB of small values become a gigabyte of objects. Base64 has none of these characters.
     if sum(body.count(mark) for mark in (b"{", b"[", b'"', b",")) > MARKS_PER_IMAGE * (max_files + 1):
         raise _too_many(max_files)
     try:
         document = json.loads(body)
     except ValueError:
-        raise Refusal(400, "bad_json", "The body is no JSON.") from None
+        raise Refusal(400, "bad_json", "The body is not JSON.") from None
     if not isinstance(document, dict) or field not in document:
         raise Refusal(400, "bad_json", f'The body must be like {{"{field}": [{{"content": "<base64>"}}]}}.')
     entries = document.pop(field)
@@ -123,19 +124,19 @@ def _read_json(body: bytes, field: str, max_files: int) -> tuple[list[File], dic
 
 
 def _from_base64(entry: Any, index: int) -> File:
-    given = entry if isinstance(entry, dict) else {"content": entry}
-    name, text = given.get("filename"), given.get("content")
+    fields = entry if isinstance(entry, dict) else {"content": entry}
+    name, text = fields.get("filename"), fields.get("content")
     filename = clean(name) if isinstance(name, str) else None
     if isinstance(text, str):
         with suppress(ValueError):
             return File(filename, base64.b64decode(text, validate=True))
     raise Refusal(
-        400, "bad_base64", "The content is no base64. An address is never fetched.", index=index, filename=filename
+        400, "bad_base64", "The content is not base64. The service fetches no address.", index=index, filename=filename
     )
 
 
 def clean(text: str | None) -> str | None:
-    """A text of the client's as it may be shown again: at most 200 characters, each printable."""
+    """A text from the client, made safe to show: at most 200 characters, all of them printable."""
     return text if text is None else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:200])
 
 
@@ -147,4 +148,4 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _too_many(max_files: int) -> Refusal:
-    return Refusal(413, "too_many_images", f"At most {max_files} image{'s' * (max_files > 1)} can be sent at a time.")
+    return Refusal(413, "too_many_images", f"A request may have {max_files} image{'s' * (max_files > 1)} at most.")

@@ -1,4 +1,4 @@
-"""Real pages in the system's Chromium."""
+"""Opens pages in the system's Chromium."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCREENSHOTS = ROOT / "reports" / "screenshots"
 
 
 class Seen:
-    """What a page did that nobody asked for."""
+    """The errors of a page and its requests to other servers."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -24,7 +24,7 @@ class Seen:
 
 
 def chromium_or_skip() -> None:
-    """Skip the test where there is no Chromium, but never in CI."""
+    """Skip the test if Chromium is missing; in CI, fail it."""
     if chromium() is None and os.environ.get("CI"):
         pytest.fail("Chromium is missing: the browser tests must run here")
     if chromium() is None:
@@ -33,7 +33,7 @@ def chromium_or_skip() -> None:
 
 @contextmanager
 def open_page(width: int = 1400, height: int = 1000, scheme: str = "light") -> Iterator[tuple[Page, Seen]]:
-    """An empty page, 1400 pixels wide or as asked."""
+    """An empty page, and what it does while the block runs; the size is in pixels."""
     chromium_or_skip()
     with blank_page(width, height, scheme) as page:
         seen = Seen()
@@ -45,16 +45,16 @@ def open_page(width: int = 1400, height: int = 1000, scheme: str = "light") -> I
 
 
 def screenshot(page: Page, name: str, *, full_page: bool = False) -> None:
-    """Leave a picture for people in reports/screenshots."""
+    """Save a picture for people in reports/screenshots."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=full_page)
 
 
 def pictures_shown(page: Page) -> int:
-    """How many images of the page are there and drawn."""
+    """The number of images that the page shows."""
     return page.evaluate("[...document.images].filter(image => image.complete && image.naturalWidth > 0).length")
 
 
 def overflow(page: Page) -> int:
-    """By how many pixels the page is wider than its window."""
+    """How many pixels wider than its window the page is."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

@@ -1,4 +1,4 @@
-"""Requests that nobody means well with, each named for what it tries: bytes as they go over the wire."""
+"""Hostile and odd requests as bytes, each named for what it tries."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def corpus() -> dict[str, bytes]:
     text = b"just some text"
     json_type = b"application/json"
     document = {"images": [base64.b64encode(good).decode()]}
-    found = {
-        # Files that are no images, or hardly
+    requests = {
+        # Files that are not images, or hardly
         "zero bytes": sent(b""),
         "one byte": sent(b"\x89"),
         "text": sent(text),
@@ -86,8 +86,8 @@ def corpus() -> dict[str, bytes]:
         "png with a wrong checksum": sent(good[:29] + b"\0\0\0\0" + good[33:]),
         "png without pixels": sent(png(64, 64)),
         "png with too few pixels": sent(png(64, 64, 8, 2, bytes(100))),
-        "png whose pixels are no zlib": sent(png(8, 8).replace(zlib.compress(b""), b"not zlib")),
-        "png of no width": sent(png(0, 64)),
+        "png whose pixels are not zlib": sent(png(8, 8).replace(zlib.compress(b""), b"not zlib")),
+        "png without width": sent(png(0, 64)),
         "png of negative size": sent(png(0xFFFFFFFF, 0xFFFFFFFF)),
         "png with an unknown colour type": sent(png(8, 8, 8, 9, bytes(300))),
         "png of 3 bits": sent(png(8, 8, 3, 2, bytes(300))),
@@ -110,10 +110,12 @@ def corpus() -> dict[str, bytes]:
             png(8, 8, 8, 2, bytes(200), chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(50_000_000), 9)))
         ),
         "bomb: jpeg of 2,000 scans": sent(many_scans(2000)),
+        "bomb: jpeg with exif data of 15 MB": sent(with_exif_numbers("JPEG", 15)),
+        "odd: png with exif data of 15 MB": sent(with_exif_numbers("PNG", 15)),
         "bomb: jpeg of 10,000 segments": sent(jpeg[:2] + b"\xff\xe1\x00\x08Exif\0\0" * 10_000 + jpeg[2:]),
         "bomb: gif of 65535x65535": sent(b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + gif[13:]),
         "bomb: 64 images of 25 megapixels": http(form(*[png(5000, 5000, 1, 0, bytes(5000 * 626))] * 64)),
-        # Odd images that are right
+        # Odd images that are valid
         "odd: 1x100000": sent(saved(Image.new("RGB", (1, 100000)), "PNG")),
         "odd: 100000x1": sent(saved(Image.new("L", (100000, 1)), "PNG")),
         "odd: 1x1": sent(saved(Image.new("RGB", (1, 1)), "PNG")),
@@ -212,13 +214,13 @@ def corpus() -> dict[str, bytes]:
         "sample by traversal": http(b"", path=b"/ui/samples/..%2fmodel.onnx", method=b"GET"),
         "sample of a name too long": http(b"", path=b"/ui/samples/" + b"a" * 5000, method=b"GET"),
         "query of nonsense": http(form(good), path=b"/predict?partial=maybe&partial[]=%ff"),
-        "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        "not HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         "two images to explain": http(form(good, good, name=b"image"), path=b"/explain"),
         "bomb to explain": http(form(png(20000, 20000, 1, 0, bytes(100)), name=b"image"), path=b"/explain"),
     }  # fmt: skip
     for place in _chunk_ends(good):
-        found[f"png cut at byte {place}"] = sent(good[:place])
-    return found
+        requests[f"png cut at byte {place}"] = sent(good[:place])
+    return requests
 
 
 def _field(name: bytes, text: bytes) -> bytes:
@@ -226,10 +228,23 @@ def _field(name: bytes, text: bytes) -> bytes:
 
 
 def many_scans(count: int, side: int = 64) -> bytes:
-    """A progressive JPEG file whose last scan stands there `count` times: each is decoded over the whole image."""
+    """A progressive JPEG file that repeats its last scan `count` times; each one is decoded over the whole image."""
     jpeg = saved(photo(side, "L"), "JPEG", progressive=True)
     last = jpeg.rindex(b"\xff\xda")
     return jpeg[:last] + jpeg[last:-2] * count + jpeg[-2:]
+
+
+def with_exif_numbers(format: str, megabytes: float) -> bytes:
+    """An image whose EXIF data is a long list of numbers: they are its resolution (JPEG) or its orientation (PNG)."""
+    count, tag = int(megabytes * 1e6) // 8, 0x11A if format == "JPEG" else 0x112
+    entries = [struct.pack("<HHII", tag, 5, count, 38), struct.pack("<HHII", 0x128, 3, 1, 2)]
+    exif = b"II*\0\x08\0\0\0\2\0" + b"".join(sorted(entries)) + bytes(4) + b"\1\0\0\0\2\0\0\0" * count
+    if format == "PNG":
+        return png(8, 8, 8, 2, bytes(200), chunk(b"eXIf", exif))
+    parts = [b"Exif\0\0" + exif[at : at + 65_000] for at in range(0, len(exif), 65_000)]
+    segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+    jpeg = saved(photo(), "JPEG")
+    return jpeg[:2] + segments + jpeg[20:]  # without the JFIF segment, which has a resolution too
 
 
 def _nan_text() -> PngImagePlugin.PngInfo:

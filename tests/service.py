@@ -1,4 +1,4 @@
-"""A service with a small champion, and others of their own settings."""
+"""Fixtures: a running service with a small champion, and more with other settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def url(folder, tmp_path_factory):
 
 @pytest.fixture
 def start(folder, tmp_path):
-    """Start a service of its own, with settings of its own."""
+    """Start a service for this test alone, with its own settings."""
 
     @contextmanager
     def started(**settings: str):

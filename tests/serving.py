@@ -1,4 +1,4 @@
-"""`bentoml serve` as a user starts it, and requests to it."""
+"""Start `bentoml serve` the way a user does, and send requests to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kill_all(pid: int) -> None:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """A user's environment, with a BentoML home of its own: a second server in one wipes the first one's metrics."""
+    """A user's environment with a BENTOML_HOME of its own: two servers that share one clear each other's metrics."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CAR_OR_TRUCK_")}
     return clean | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | more
 
@@ -54,49 +54,49 @@ class Serving:
                 return self.url
             except requests.RequestException as error:
                 last = error
-        said = self.said()
+        output = self.output()
         self.__exit__()
-        raise AssertionError(f"the service is not ready: {last}\n{said}")
+        raise AssertionError(f"the service is not ready: {last}\n{output}")
 
     def __exit__(self, *_) -> None:
         if self.process.poll() is None:
             kill_all(self.process.pid)
         self.process.wait()
 
-    def said(self) -> str:
-        """What it wrote to the terminal so far."""
+    def output(self) -> str:
+        """What the service has written to the terminal so far."""
         self.log.seek(0)
         return self.log.read()
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        found = []
+        workers = []
         for child in children:
-            with suppress(psutil.NoSuchProcess):  # a zombie is one too
+            with suppress(psutil.NoSuchProcess):  # psutil's ZombieProcess is one of these
                 if "_bentoml_impl.worker.service" in child.cmdline():
-                    found.append(child)
-        return found
+                    workers.append(child)
+        return workers
 
     def wait_for_workers(self, count: int) -> list[psutil.Process]:
-        """The processes that answer, once there are `count` that listen."""
+        """The processes that answer, as soon as `count` of them listen."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            started = self.said().count("initialized")
+            started = self.output().count("initialized")
             if len(self.workers()) == count and started >= count:
                 return self.workers()
             time.sleep(0.2)
-        raise AssertionError(f"there are {len(self.workers())} workers\n{self.said()}")
+        raise AssertionError(f"there are {len(self.workers())} workers\n{self.output()}")
 
 
 def post(url: str, paths: list[Path]) -> requests.Response:
-    """Send image files as the field `images`."""
+    """Send image files in the field `images`."""
     files = [("images", (path.name, path.read_bytes(), "image/png")) for path in paths]
     return requests.post(url, files=files, timeout=30)
 
 
 def make_service(folder: Path, dataset) -> Path:
-    """Lay out in `folder` what `bentoml serve` needs: the code, and a small trained champion as `package` makes it."""
+    """Put into `folder` what `bentoml serve` needs: the code and a small champion, made the way `package` makes it."""
     import torch
 
     from pipeline import results

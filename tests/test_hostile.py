@@ -1,4 +1,4 @@
-"""Whatever is sent: no 5xx, no growth, and the next request is answered."""
+"""Hostile requests get no 5xx, take no lasting memory, and do not stop the next request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWERED = {
     "odd:", "name:", "gif and javascript in one", "png with a zip behind it", "form: unknown charset",
     "form: charset that decodes by code", "request id", "10,000 headers",
 }  # fmt: skip
-"""What is odd but whole: it gets its answer."""
+"""How the names of requests start that are odd but complete: they get an answer."""
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def service(tmp_path_factory, small_dataset):
 
 
 def exchange(serving: Serving, request: bytes, seconds: float = 30) -> bytes:
-    """Send bytes, and read until the server has nothing more to say."""
+    """Send bytes and read the whole answer."""
     with socket.create_connection(("127.0.0.1", serving.port), timeout=seconds) as connection:
         try:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR) if b"chunked" in request else None
         except OSError:
-            pass  # the server said no before it heard all
+            pass  # the server refused before it read everything
         answer = b""
         try:
             while more := connection.recv(65536):
@@ -61,7 +61,7 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-def test_the_corpus_is_of_at_least_60_inputs():
+def test_the_corpus_has_at_least_60_requests():
     assert len(CORPUS) >= 60
 
 
@@ -77,20 +77,20 @@ def test_hostile_input_is_refused_or_answered(service, name):
         assert 400 <= status < 500, answer[-300:]
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"evil: yes" not in head.lower()
-    if status >= 400 and b"x-request-id" in head.lower():  # what is no HTTP is refused before us, in plain text
-        told = json.loads(body)
-        assert told["error"] and told["code"]
-        assert "Traceback" not in told["error"]
+    if status >= 400 and b"x-request-id" in head.lower():  # the server refuses what is not HTTP in plain text
+        refusal = json.loads(body)
+        assert refusal["error"] and refusal["code"]
+        assert "Traceback" not in refusal["error"]
 
 
-def test_the_log_of_all_this_holds_no_word_of_the_clients_and_no_traceback(service):
+def test_the_log_holds_no_words_of_clients_and_no_traceback(service):
     exchange(service, CORPUS["request id with a line break"])
-    said = service.said()
+    log = service.output()
     for word in ("Traceback", "evil", "passwd", "forged", "onerror", "ERROR"):
-        assert word not in said, [line for line in said.splitlines() if word in line][:3]
+        assert word not in log, [line for line in log.splitlines() if word in line][:3]
 
 
-def test_strangers_paths_make_no_time_series(service):
+def test_unknown_paths_make_no_time_series(service):
     before = len(requests.get(f"http://127.0.0.1:{service.port}/metrics", timeout=10).text)
     for number in range(50):
         exchange(service, http(b"", path=b"/stranger-%d" % number, method=b"GET"))
@@ -99,7 +99,7 @@ def test_strangers_paths_make_no_time_series(service):
     assert len(after) < before + 2000
 
 
-def test_a_body_that_comes_too_slowly_is_refused_in_time(service):
+def test_a_body_that_arrives_too_slowly_is_refused_in_time(service):
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
         connection.sendall(http(b"", length=1000))
@@ -115,7 +115,7 @@ def test_a_body_that_comes_too_slowly_is_refused_in_time(service):
     assert time.monotonic() - started < 8
 
 
-def test_chunks_without_end_are_refused(service):
+def test_endless_chunks_are_refused(service):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: " + FORM + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
         connection.sendall(head)
@@ -158,16 +158,16 @@ def test_memory_is_bounded_while_32_clients_send_the_largest_bodies(service):
             time.sleep(0.02)
     statuses = [status_of(answer.result()) for answer in answers if answer.result()]
     assert set(statuses) <= {408, 422, 429}
-    # Bodies within CAR_OR_TRUCK_MAX_HELD_MEGABYTES = 128, each once more as files while its request is at work
+    # CAR_OR_TRUCK_MAX_HELD_MEGABYTES = 128 limits the bodies; each is in memory again as files while it is worked on
     assert peak - before < 450e6, f"{(peak - before) / 1e6:.0f} MB more"
 
 
-def test_memory_of_large_images_is_given_back(service):
+def test_memory_of_large_images_goes_back_to_the_system(service):
     from concurrent.futures import ThreadPoolExecutor
 
     (worker,) = service.workers()
     request = CORPUS["odd: 25 megapixels of nothing in 4 kB"]
-    exchange(service, request)  # what the first one loads stays
+    exchange(service, request)  # what the first request loads stays in memory
     before, peak = worker.memory_info().rss, 0
     with ThreadPoolExecutor(32) as clients:
         answers = [clients.submit(exchange, service, request, 60) for _ in range(32)]
@@ -180,12 +180,12 @@ def test_memory_of_large_images_is_given_back(service):
         if (kept := worker.memory_info().rss - before) < 20e6:
             break
         time.sleep(0.1)
-    assert kept < 20e6, "what the images took was not given back"
+    assert kept < 20e6, "the memory of the images did not go back to the system"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "serving").glob("*.py")), ids=lambda path: path.name)
 def test_nothing_in_serving_can_fetch(path):
-    """No module of the service imports what could open a connection."""
+    """No module of the service imports a library that opens connections."""
     assert not re.search(
         r"^\s*(import|from) (requests|httpx|urllib|http|aiohttp|socket)\b", path.read_text(), re.MULTILINE
     )

@@ -35,21 +35,21 @@ def ui(project):
 
 
 def experiment(ui: str) -> str:
-    found = requests.get(
+    answer = requests.get(
         f"{ui}/api/2.0/mlflow/experiments/get-by-name", {"experiment_name": "car-or-truck"}, timeout=20
     )
-    return found.json()["experiment"]["experiment_id"]
+    return answer.json()["experiment"]["experiment_id"]
 
 
 def own_errors(seen: Seen) -> list[str]:
-    """What a page of MLflow's complains of, but for an address of MLflow's own that its local server does not have."""
+    """The errors of one of MLflow's pages, except that MLflow's local server lacks an address that its pages use."""
     return [error for error in seen.errors if "404 (Not Found)" not in error]
 
 
 def run_ids(ui: str) -> dict[str, str]:
     body = {"experiment_ids": [experiment(ui)]}
-    found = requests.post(f"{ui}/api/2.0/mlflow/runs/search", json=body, timeout=20).json()
-    return {run["info"]["run_name"]: run["info"]["run_id"] for run in found["runs"]}
+    answer = requests.post(f"{ui}/api/2.0/mlflow/runs/search", json=body, timeout=20).json()
+    return {run["info"]["run_name"]: run["info"]["run_id"] for run in answer["runs"]}
 
 
 def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
@@ -78,7 +78,7 @@ def test_the_chart_view_shows_accuracies_curves_and_pictures_side_by_side(ui):
 
 
 def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
-    """Over HTTP, into another experiment of it; the registered model is there already and stays one version."""
+    """Over HTTP and into another experiment; the registered model already exists there and keeps its one version."""
     copy = tmp_path / "copy"
     shutil.copytree(project, copy, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns"))
     for record in copy.glob("models/*/run.json"):
@@ -94,10 +94,10 @@ def test_sync_rebuilds_the_runs_on_a_server(ui, project, tmp_path, monkeypatch):
             assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"figures", "images", "card.json"}
         assert len(client.search_model_versions("name = 'car-or-truck'")) == 1
         assert not (copy / "mlflow.db").exists()
-    assert sorted(run_ids(ui)) == sorted(MODELS), "those of the other experiment are left alone"
+    assert sorted(run_ids(ui)) == sorted(MODELS), "the runs of the first experiment stay as they are"
 
 
-def test_a_run_page_tells_its_accuracy_and_dataset(ui):
+def test_a_run_page_shows_its_accuracy_and_dataset(ui):
     with open_page() as (page, seen):
         page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}?workflowType=machine_learning")
@@ -118,7 +118,7 @@ SEEN_HEIGHTS = """[...document.images].map(image => {
     }
   return [image.alt || image.src, bottom - top, own.height];
 })"""
-"""Of each picture: how much of its height is not cut off by what is around it, and its height."""
+"""For each picture: its name, how much of its height the boxes around it leave visible, and its height."""
 
 
 def test_the_view_of_the_lecture_shows_filters_maps_and_mistakes_large_enough_to_see(ui):
@@ -153,7 +153,7 @@ def test_the_image_grid_of_a_run_has_its_filters_with_a_slider_from_before_to_af
             page.get_by_text(name, exact=True).first.wait_for(timeout=SECONDS)
         page.wait_for_function(f"document.images.length >= {len(names)}", timeout=SECONDS)
         last = page.locator("[aria-valuemax], input[type=number]").evaluate_all(
-            "found => found.map(one => one.getAttribute('aria-valuemax') ?? one.max)"
+            "inputs => inputs.map(input => input.getAttribute('aria-valuemax') ?? input.max)"
         )
         assert "1" in last, "before and after"
         screenshot(page, "mlflow-images")
@@ -193,7 +193,7 @@ def test_the_report_opens_by_itself(project, name, width, scheme):
         screenshot(page, name, full_page=True)
         assert pictures_shown(page) == page.evaluate("document.images.length") > 50
         assert overflow(page) <= 0
-        assert not page.evaluate(TABLES_CUT), "they are read without scrolling sideways"
+        assert not page.evaluate(TABLES_CUT), "people can read them without scrolling sideways"
         titles = page.get_by_role("heading", level=2).all_text_contents()
     assert not seen.errors
     assert not seen.foreign_requests
@@ -215,7 +215,7 @@ def test_the_report_prints_on_paper_with_everything_on_it(project, tmp_path):
     assert 4 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 40
 
 
-def test_every_picture_of_the_report_has_a_text_for_those_who_cannot_see_it(project):
+def test_every_picture_of_the_report_has_a_text_for_people_who_cannot_see_it(project):
     with open_page() as (page, _):
         page.goto((project / "reports/report.html").as_uri())
         assert page.evaluate("[...document.images].filter(image => !image.alt).length") == 0

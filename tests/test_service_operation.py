@@ -1,4 +1,4 @@
-"""What an operator sets, and what happens at the edges: limits, signals, crashes, restarts."""
+"""The service in operation: settings, limits, signals, crashes, restarts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ import requests
 from PIL import Image
 from starlette.responses import PlainTextResponse
 
+from serving.request_body import RequestBodyMiddleware
+from serving.request_info import RequestInfoMiddleware
+from serving.request_limit import RequestLimitMiddleware
+from serving.send_timeout import SendTimeoutMiddleware
 from serving.settings import Settings, SettingsFault
 from tests.hostile import saved
 from tests.service import folder, start, url
@@ -25,7 +29,7 @@ from tests.serving import BIN, Serving, environment
 __all__ = ["folder", "start", "url"]
 
 
-def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(start):
+def test_every_address_but_the_health_checks_needs_the_token(start):
     with start(CAR_OR_TRUCK_TOKEN="open-sesame", CAR_OR_TRUCK_WORKERS="1") as serving:
         assert requests.get(f"{serving.url}/readyz").status_code == 200
         for path in ("model", "metrics", "ui/", "openapi.json", "schema.json", "docs", "nothing"):
@@ -35,18 +39,18 @@ def test_a_token_is_asked_for_everywhere_but_at_the_health_checks(start):
         wrong = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer open-sesam"})
         right = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer open-sesame"})
         assert (wrong.status_code, right.status_code) == (401, 200)
-        assert "open-sesame" not in serving.said()
+        assert "open-sesame" not in serving.output()
 
 
 def test_pages_of_other_origins_may_call_only_where_they_are_listed(start, url):
-    asked = {"Origin": "https://good.example", "Access-Control-Request-Method": "POST"}
-    assert "access-control-allow-origin" not in requests.options(f"{url}/predict", headers=asked).headers
+    preflight = {"Origin": "https://good.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in requests.options(f"{url}/predict", headers=preflight).headers
     with start(
         CAR_OR_TRUCK_CORS_ORIGINS="https://good.example, https://other.example", CAR_OR_TRUCK_WORKERS="1"
     ) as serving:
-        allowed = requests.options(f"{serving.url}/predict", headers=asked)
+        allowed = requests.options(f"{serving.url}/predict", headers=preflight)
         assert allowed.headers["access-control-allow-origin"] == "https://good.example"
-        refused = requests.options(f"{serving.url}/predict", headers=asked | {"Origin": "https://evil.example"})
+        refused = requests.options(f"{serving.url}/predict", headers=preflight | {"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in refused.headers
 
 
@@ -71,7 +75,7 @@ def test_limits_are_set_by_the_environment(start):
         assert codes(bytes(200_000)) == (413, "body_too_large")
 
 
-def test_a_page_without_samples_is_no_fault(folder, tmp_path):
+def test_the_page_works_without_samples(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     shutil.rmtree(copy / "models/champion/samples")
     with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
@@ -80,21 +84,21 @@ def test_a_page_without_samples_is_no_fault(folder, tmp_path):
 
 
 def test_a_client_that_does_not_read_holds_no_place_for_ever():
-    from serving.guard import Guard
-
     async def never_taken(_) -> None:
         await asyncio.Event().wait()
 
-    async def nothing_more() -> dict:
-        return {"type": "http.request", "body": b"", "more_body": False}
+    async def body() -> dict:
+        return {"type": "http.request", "body": b"12345", "more_body": False}
 
-    guard = Guard(PlainTextResponse("x"), Settings(send_seconds=0.2), "car_or_truck", ["/model"])
+    requests_held = RequestLimitMiddleware(PlainTextResponse("x"), max_requests=1)
+    bytes_held = RequestBodyMiddleware(requests_held, max_bytes=10, max_held_bytes=10, seconds=5)
+    app = RequestInfoMiddleware(SendTimeoutMiddleware(bytes_held, seconds=0.2), ["/model"])
     scope = {"type": "http", "method": "GET", "path": "/model", "headers": []}
-    asyncio.run(asyncio.wait_for(guard(scope, nothing_more, never_taken), 5))
-    assert (guard.requests_held, guard.bytes_held) == (0, 0)
+    asyncio.run(asyncio.wait_for(app(scope, body, never_taken), 5))
+    assert (requests_held.held_requests, bytes_held.held_bytes) == (0, 0)
 
 
-def test_too_many_at_a_time_are_told_to_come_back(start):
+def test_too_many_requests_at_a_time_are_refused_with_a_time_to_try_again(start):
     with start(CAR_OR_TRUCK_MAX_REQUESTS="1", CAR_OR_TRUCK_WORKERS="1") as serving:
         slow = [("images", ("a.png", saved(Image.new("L", (5000, 4900)), "PNG")))] * 4
         answers = []
@@ -115,7 +119,7 @@ def test_too_many_at_a_time_are_told_to_come_back(start):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "message"),
     [
         ("CAR_OR_TRUCK_MAX_IMAGES", "many", "CAR_OR_TRUCK_MAX_IMAGES is 'many'"),
         ("CAR_OR_TRUCK_MAX_IMAGES", "0", "CAR_OR_TRUCK_MAX_IMAGES is '0'"),
@@ -123,28 +127,28 @@ def test_too_many_at_a_time_are_told_to_come_back(start):
         (
             "CAR_OR_TRUCK_MAX_IMAGE",
             "3",
-            "CAR_OR_TRUCK_MAX_IMAGE is no setting of the service; there are CAR_OR_TRUCK_TOKEN",
+            "CAR_OR_TRUCK_MAX_IMAGE is not a setting of the service; the settings are CAR_OR_TRUCK_TOKEN",
         ),
     ],
 )
-def test_a_wrong_setting_is_one_line(variable, value, told):
+def test_a_wrong_setting_is_reported_in_one_line(variable, value, message):
     with pytest.raises(SettingsFault) as caught:
         Settings.from_environment({variable: value})
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (shutil.rmtree, "card.json cannot be read"),
         (lambda champion: (champion / "model.onnx").unlink(), "model.onnx cannot be read"),
         (lambda champion: (champion / "model.onnx").write_bytes(b"x"), "is not the model of its card.json"),
         (lambda champion: (champion / "card.json").write_text("{"), "card.json is damaged"),
-        (lambda champion: (champion / "card.json").write_text('{"schema": 99}'), "schema 99, this service reads 1"),
+        (lambda champion: (champion / "card.json").write_text('{"schema": 99}'), "has schema 99, but this service"),
     ],
 )
-def test_a_model_that_cannot_be_served_ends_the_service_before_it_listens(folder, tmp_path, damage, told):
+def test_a_model_that_cannot_be_served_ends_the_service_before_it_listens(folder, tmp_path, damage, message):
     copy = shutil.copytree(folder, tmp_path / "service")
     damage(copy / "models" / "champion")
     done = subprocess.run(
@@ -155,10 +159,10 @@ def test_a_model_that_cannot_be_served_ends_the_service_before_it_listens(folder
     assert "listening" not in done.stderr + done.stdout
     (line,) = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line
 
 
-def test_sigterm_answers_what_runs_refuses_what_is_new_and_exits_0(start):
+def test_sigterm_answers_running_requests_refuses_new_ones_and_exits_with_0(start):
     with start(CAR_OR_TRUCK_WORKERS="1") as serving:
         slow = [("images", ("a.png", saved(Image.new("L", (5000, 4900)), "PNG")))] * 4
         answers = []
@@ -183,7 +187,7 @@ def test_a_killed_worker_costs_its_own_requests_only(start):
                 assert requests.get(f"{serving.url}/model", timeout=10).status_code == 200
                 answered += 1
             except requests.ConnectionError:
-                continue  # a connection that the dead one had taken
+                continue  # the dead worker had this connection
         assert answered >= 15
         deadline = time.monotonic() + 30
         while len(serving.workers()) < 2 and time.monotonic() < deadline:
@@ -197,12 +201,12 @@ def test_a_new_champion_is_picked_up_by_a_restart(folder, tmp_path, small_datase
     with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
         card_path = copy / "models/champion/card.json"
         card_path.write_text(json.dumps(json.loads(card_path.read_text()) | {"name": "newer"}))
-        assert requests.get(f"{url}/model").json()["name"] == "baseline", "what is served is what is shown"
+        assert requests.get(f"{url}/model").json()["name"] == "baseline", "it shows the model that it uses"
     with Serving(copy, environment(tmp_path / "home", CAR_OR_TRUCK_WORKERS="1")) as url:
         assert requests.get(f"{url}/model").json()["name"] == "newer"
 
 
-def test_connections_that_send_nothing_block_nobody(url):
+def test_idle_connections_do_not_block_other_clients(url):
     port = int(url.rsplit(":", 1)[1])
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
     try:

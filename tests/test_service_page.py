@@ -40,7 +40,7 @@ def file(name: str, content: bytes, type: str = "image/png") -> list[str]:
 
 
 def tab_to(page, selector: str) -> None:
-    """Press Tab until the focus is on, or within, what the selector names."""
+    """Press Tab until the focus is on an element that matches the selector, or inside one."""
     for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("(selector) => document.activeElement.closest(selector) !== null", selector):
@@ -69,11 +69,11 @@ def test_a_photo_gets_its_answer_and_a_text_file_its_sentence(url, width, scheme
         assert page.evaluate("document.querySelector('.answer .pixels').naturalWidth") == 32
         page.evaluate(how, file("notes.txt", b"hello", "text/plain"))
         page.wait_for_selector(".fault")
-        assert page.inner_text(".fault") == "notes.txt is no PNG, JPEG, WEBP, BMP or GIF image."
+        assert page.inner_text(".fault") == "notes.txt is not a PNG, JPEG, WEBP, BMP or GIF image."
         assert overflow(page) <= 0
         assert pictures_shown(page) == page.evaluate("document.images.length")
         screenshot(page, f"service-{width}-{scheme}", full_page=True)
-        refused = [error for error in seen.errors if "422" not in error]  # the browser tells of each refusal itself
+        refused = [error for error in seen.errors if "422" not in error]  # the browser itself logs each refusal
         assert not refused
         assert not seen.foreign_requests
 
@@ -86,13 +86,13 @@ def test_a_sample_is_classified_by_the_keyboard_alone(url):
         page.keyboard.press("Enter")
         page.wait_for_selector(".answer .label")
         assert page.inner_text(".answer .filename") == "car-1.png, 32×32"
-        assert "The newest answer" in page.inner_text("#status"), "said to a screen reader"
+        assert "The newest answer" in page.inner_text("#status"), "a screen reader reads it out"
         assert not seen.errors
 
 
 def test_a_photo_is_chosen_and_explained_by_the_keyboard_alone(url):
     with open_page() as (page, seen):
-        page.on("filechooser", lambda _: None)  # from now on choosers are for the test, not for the desktop
+        page.on("filechooser", lambda _: None)  # from here on the test handles file choosers, not the desktop
         page.goto(f"{url}/ui/")
         page.wait_for_selector("#sample-list button")
         tab_to(page, "#pick")
@@ -103,7 +103,7 @@ def test_a_photo_is_chosen_and_explained_by_the_keyboard_alone(url):
         tab_to(page, ".explain")
         page.keyboard.press("Enter")
         page.wait_for_selector(".explanation:not([hidden]) img")
-        assert page.evaluate("document.activeElement.matches('.explanation')"), "where a screen reader goes on"
+        assert page.evaluate("document.activeElement.matches('.explanation')"), "a screen reader reads on from here"
         assert not seen.errors
 
 
@@ -130,7 +130,7 @@ def test_the_card_and_the_names_are_the_models(url):
         assert "97.68 %" in card
 
 
-def test_a_server_that_is_gone_is_said_in_a_sentence(url):
+def test_the_page_says_that_the_server_is_gone(url):
     with open_page() as (page, _):
         page.goto(f"{url}/ui/")
         page.wait_for_selector("#card:not([hidden])")
@@ -140,7 +140,7 @@ def test_a_server_that_is_gone_is_said_in_a_sentence(url):
         assert page.inner_text(".fault") == "The server does not answer. Is it still running?"
 
 
-def test_a_refusal_while_the_page_loads_is_said_in_its_sentence(url):
+def test_the_page_shows_a_refusal_that_it_gets_while_it_loads(url):
     with open_page() as (page, _):
         page.route("**/model", lambda route: route.fulfill(status=429, json={"error": "Try again.", "code": "busy"}))
         page.goto(f"{url}/ui/")
@@ -148,7 +148,7 @@ def test_a_refusal_while_the_page_loads_is_said_in_its_sentence(url):
         assert page.inner_text(".fault") == "Try again."
 
 
-def test_the_policy_lets_nothing_foreign_in(url):
+def test_the_policy_keeps_foreign_content_out(url):
     with open_page() as (page, seen):
         response = page.goto(f"{url}/ui/")
         policy = response.headers["content-security-policy"]
@@ -160,7 +160,7 @@ def test_the_policy_lets_nothing_foreign_in(url):
         assert not seen.foreign_requests
 
 
-def test_the_api_is_shown_without_anything_from_elsewhere(url):
+def test_the_page_about_the_api_loads_nothing_from_other_servers(url):
     with open_page() as (page, seen):
         page.goto(f"{url}/docs")
         page.wait_for_selector(".opblock")

@@ -1,4 +1,4 @@
-"""What takes longer: a minute at full load, a fresh environment, the served OpenAPI attacked by schemathesis."""
+"""Slow tests of the service: a minute at full load, a fresh environment, schemathesis against its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_minute_at_full_load_has_no_error_and_does_not_grow(folder, tmp_path):
     requests_of = {
         "one": [("images", ("a.png", saved(photo(), "PNG")))],
         "many": [("images", (f"{n}.jpg", saved(photo(300), "JPEG"))) for n in range(64)],
-        "bad": [("images", ("bad.png", saved(photo(), "PNG")[:2000]))],  # without its end all pixels would be there
+        "bad": [("images", ("bad.png", saved(photo(), "PNG")[:2000]))],  # a longer piece would have all pixels
         "bomb": [("images", ("bomb.png", png(20000, 20000, 1, 0, bytes(100))))],
     }
     expected = {"one": 200, "many": 200, "bad": 422, "bomb": 422}
@@ -51,7 +51,7 @@ def test_a_minute_at_full_load_has_no_error_and_does_not_grow(folder, tmp_path):
         ]
         for thread in clients:
             thread.start()
-        time.sleep(70)  # caches and arenas are full, and the timers that BentoML keeps of each request for 60 s
+        time.sleep(70)  # caches, arenas and BentoML's timers, which last over 60 s each, are full by then
         before = [worker.memory_info().rss for worker in workers]
         for thread in clients:
             thread.join()
@@ -60,13 +60,13 @@ def test_a_minute_at_full_load_has_no_error_and_does_not_grow(folder, tmp_path):
         assert min(counts.values()) > 100, counts
         assert sum(after) <= 1.05 * sum(before), (before, after)
         assert [worker.pid for worker in serving.workers()] == [worker.pid for worker in workers], "no worker died"
-        for line in serving.said().splitlines():
+        for line in serving.output().splitlines():
             assert "ERROR" not in line
             assert "WARN" not in line
 
 
 def test_the_bento_serves_alone_in_a_fresh_environment(folder, tmp_path):
-    """Built, unpacked elsewhere, its own requirements installed, nothing of this repository: the same answers."""
+    """Unpacked in another folder, with only its own requirements installed, the Bento gives the same answers."""
     with chdir(folder):
         build_bento(tmp_path / "car_or_truck.bento")
     assert (tmp_path / "car_or_truck.bento").stat().st_size < 60e6
@@ -91,7 +91,7 @@ def test_the_bento_serves_alone_in_a_fresh_environment(folder, tmp_path):
     assert answers[0] == answers[1]
 
 
-def test_schemathesis_finds_no_answer_that_the_openapi_document_does_not_tell(folder, tmp_path):
+def test_schemathesis_finds_no_answer_that_the_openapi_document_lacks(folder, tmp_path):
     with Serving(folder, environment(tmp_path, CAR_OR_TRUCK_WORKERS="1")) as url:
         done = subprocess.run(
             [BIN / "schemathesis", "run", f"{url}/openapi.json", "--checks",
@@ -102,8 +102,8 @@ def test_schemathesis_finds_no_answer_that_the_openapi_document_does_not_tell(fo
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
 
 
-def test_a_users_container_would_listen_where_it_is_told(folder, tmp_path):
-    """BENTOML_HOST, as docs/deploy.md has it."""
+def test_the_service_listens_at_the_address_that_a_container_sets(folder, tmp_path):
+    """docs/deploy.md sets it with BENTOML_HOST."""
     serving = Serving(folder, environment(tmp_path, BENTOML_HOST="127.0.0.2", CAR_OR_TRUCK_WORKERS="1"))
     serving.url = serving.url.replace("127.0.0.1", "127.0.0.2")
     with serving as url:

@@ -1,4 +1,4 @@
-"""The service over HTTP, started as a user starts it."""
+"""The service over HTTP, started the way a user starts it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_the_answers_are_the_models_own(url, folder, small_dataset):
     session = onnxruntime.InferenceSession(folder / "models/champion/model.onnx")
     expected = session.run(["probability"], {"images": images})[0]
     answer = requests.post(f"{url}/predict", files=files_of(images)).json()
-    found = [prediction["probabilities"]["truck"] for prediction in answer["predictions"]]
-    assert np.allclose(found, expected, atol=1e-6)
+    probabilities = [prediction["probabilities"]["truck"] for prediction in answer["predictions"]]
+    assert np.allclose(probabilities, expected, atol=1e-6)
     for prediction, p in zip(answer["predictions"], expected, strict=True):
         assert prediction["label"] == ("truck" if p > 0.5 else "car")
         assert prediction["probability"] == max(prediction["probabilities"].values())
@@ -67,7 +67,7 @@ def test_one_bad_file_is_named(url):
     answer = requests.post(f"{url}/predict", files=files)
     assert answer.status_code == 422
     assert answer.json() == {
-        "error": "notes.txt is no PNG, JPEG, WEBP, BMP or GIF image.",
+        "error": "notes.txt is not a PNG, JPEG, WEBP, BMP or GIF image.",
         "code": "unknown_format",
         "index": 1,
         "filename": "notes.txt",
@@ -75,7 +75,7 @@ def test_one_bad_file_is_named(url):
 
 
 @pytest.mark.parametrize("ask", ["query", "form", "json"])
-def test_partial_answers_the_good_ones_and_says_why_not_of_the_bad(url, ask):
+def test_partial_answers_the_good_images_and_gives_the_reason_for_each_bad_one(url, ask):
     good, bad = saved(photo(), "PNG"), b"hello"
     files = [("images", ("good.png", good)), ("images", ("bad.png", bad))]
     if ask == "query":
@@ -105,11 +105,11 @@ def test_an_explanation_is_a_grid_and_a_picture(url, folder, small_dataset):
     answer = requests.post(f"{url}/explain", files=files_of([image], "image")).json()
     grid = np.array(answer["grid"])
     assert grid.shape == (8, 8)
-    # The corner cell lies under one square only: hide it by hand, and the evidence must fall by what the grid says.
-    hidden = image.copy()
-    hidden[:8, :8] = image.mean(axis=(0, 1)).round()
+    # Only one square covers the corner cell. Cover it by hand: the evidence must fall by the value in the grid.
+    covered = image.copy()
+    covered[:8, :8] = image.mean(axis=(0, 1)).round()
     session = onnxruntime.InferenceSession(folder / "models/champion/model.onnx")
-    p, q = session.run(["probability"], {"images": np.stack([image, hidden])})[0].astype(float)
+    p, q = session.run(["probability"], {"images": np.stack([image, covered])})[0].astype(float)
     sign = 1 if answer["label"] == "truck" else -1
     assert grid[0, 0] == pytest.approx(sign * (np.log(p / (1 - p)) - np.log(q / (1 - q))), abs=1e-3)
     assert Image.open(io.BytesIO(base64.b64decode(answer["overlay"]))).size == (320, 320)
@@ -139,7 +139,7 @@ def test_health_metrics_and_request_ids(url):
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert requests.get(f"{url}/model").headers["x-request-id"] != requests.get(f"{url}/model").headers["x-request-id"]
     requests.post(f"{url}/predict", data=b"x", headers={"Content-Type": "text/plain"})
-    told = requests.get(f"{url}/metrics").text
+    metrics = requests.get(f"{url}/metrics").text
     for line in (
         rf'car_or_truck_images_total{{label="{label}"}} [1-9]',
         r"car_or_truck_probability_bucket\{le=\"0.99\"\} \d",
@@ -148,10 +148,10 @@ def test_health_metrics_and_request_ids(url):
         r'car_or_truck_refusals_total\{reason="unsupported_content_type"\} [1-9]',
         r'bentoml_service_request_total\{endpoint="/predict",http_response_code="200",service_name="\w+"\} [1-9]',
     ):
-        assert re.search(line, told), line
+        assert re.search(line, metrics), line
 
 
-def test_the_bound_address_is_this_machine_only(url):
+def test_the_service_listens_on_this_machine_only(url):
     port = int(url.rsplit(":", 1)[1])
     listening = Path("/proc/net/tcp").read_text() if Path("/proc/net/tcp").exists() else ""
     if not listening:
@@ -175,15 +175,15 @@ def test_the_openapi_document_names_every_endpoint_and_error(url):
 @pytest.mark.parametrize(
     ("method", "path", "allowed"), [("GET", "/predict", "POST"), ("POST", "/model", "GET"), ("POST", "/healthz", "GET")]
 )
-def test_a_wrong_method_is_told_the_right_one(url, method, path, allowed):
+def test_an_answer_to_a_wrong_method_names_the_right_one(url, method, path, allowed):
     answer = requests.request(method, url + path)
     assert answer.status_code == 405
     assert answer.json()["code"] == "wrong_method"
     assert allowed in answer.headers["allow"].split(", ")
 
 
-def test_the_service_needs_nothing_that_is_not_in_its_requirements(folder, tmp_path):
-    """Torch, MLflow and the pipeline are never imported."""
+def test_the_service_imports_only_its_own_requirements(folder, tmp_path):
+    """It never imports torch, MLflow or the pipeline."""
     done = subprocess.run(
         [BIN / "python", "-c", "import sys, serving.service; print(*sys.modules)"],
         cwd=folder, env=environment(tmp_path), capture_output=True, text=True, check=True,
@@ -198,7 +198,7 @@ def test_the_guide_lists_every_setting_with_its_default():
     assert guide.count("| `CAR_OR_TRUCK_") == len(Settings.model_fields)
 
 
-def test_the_guides_commands_and_its_python_work(url, tmp_path):
+def test_the_commands_and_the_python_of_the_guide_work(url, tmp_path):
     guide = (ROOT / "docs/serving.md").read_text()
     (tmp_path / "photo.jpg").write_bytes(saved(photo(200), "JPEG"))
     (tmp_path / "another.png").write_bytes(saved(photo(40), "PNG"))
@@ -216,7 +216,7 @@ def test_the_guides_commands_and_its_python_work(url, tmp_path):
     assert done.stdout.strip() in {"car", "truck"}, done.stderr
 
 
-def test_the_deployment_guides_yaml_is_sound_and_its_alerts_ask_for_metrics_that_exist(url):
+def test_the_yaml_of_the_deployment_guide_is_valid_and_its_alerts_use_metrics_that_exist(url):
     guide = (ROOT / "docs/deploy.md").read_text()
     documents = [
         part for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) for part in yaml.safe_load_all(block)
@@ -224,8 +224,8 @@ def test_the_deployment_guides_yaml_is_sound_and_its_alerts_ask_for_metrics_that
     kinds = [document.get("kind") for document in documents]
     assert {"Deployment", "Service", "HorizontalPodAutoscaler"} <= set(kinds)
     requests.post(f"{url}/predict", files=[("images", ("a.png", saved(photo(), "PNG")))])
-    told = requests.get(f"{url}/metrics").text
+    metrics = requests.get(f"{url}/metrics").text
     rules = [rule["expr"] for document in documents for group in document.get("groups", []) for rule in group["rules"]]
     assert len(rules) == 3
     for name in re.findall(r"(?:car_or_truck|bentoml_service)_\w+", " ".join(rules)):
-        assert f"\n{name}" in told, name
+        assert f"\n{name}" in metrics, name

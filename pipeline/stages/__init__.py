@@ -1,1 +1,1 @@
-"""One short module for each DVC stage: what it reads, what it does, what it writes."""
+"""One short file for a DVC stage: it reads params and files, calls the rooms, and writes files. No room imports it."""

@@ -1,19 +1,15 @@
-"""Stage `compare`: the result folders named on the command line -> reports/leaderboard.json, .csv and .md."""
+"""Stage `compare`: all results side by side -> reports/leaderboard.json, .csv and .md."""
 
-import argparse
-from pathlib import Path
-
-from pipeline import car_truck, leaderboard, results
-from pipeline.errors import run_as_command
+from pipeline.base.errors import run_as_command
+from pipeline.base.files import REPORTS
+from pipeline.data.dataset import load
+from pipeline.results import leaderboard
+from pipeline.results.result import evaluated
 
 
 def main() -> None:
     """Rank the models on validation, name the champion, report on test."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="result folders, models/NAME")
-    folders = parser.parse_args().folders
-    document = leaderboard.build([results.read(folder) for folder in folders], car_truck.load())
-    print(leaderboard.write(document, Path("reports")))
+    print(leaderboard.write(leaderboard.build(evaluated(), load()), REPORTS))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from pipeline.cifar10 import download
-from pipeline.errors import run_as_command
-from pipeline.files import CIFAR10
-from pipeline.params import load_params
+from pipeline.base.errors import run_as_command
+from pipeline.base.files import CIFAR10
+from pipeline.base.params import load_params
+from pipeline.data.cifar10 import download
 
 
 def main() -> None:

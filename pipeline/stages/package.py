@@ -1,20 +1,21 @@
-"""Stage `package`: the champion of reports/leaderboard.json -> models/champion and models/car_or_truck.bento."""
+"""Stage `package`: the champion of reports/leaderboard.json -> models/champion and models/champion.bento."""
 
-from pathlib import Path
-
-from pipeline import car_truck, results
-from pipeline.bento import build_bento
-from pipeline.errors import run_as_command
-from pipeline.export import package
-from pipeline.files import BENTO, CHAMPION, read_json
-from pipeline.params import load_params
+from pipeline import approaches
+from pipeline.base.errors import run_as_command
+from pipeline.base.files import BENTO, CHAMPION, MODELS, REPORTS, read_json
+from pipeline.base.params import load_params
+from pipeline.data.dataset import load
+from pipeline.packaging.bento import build_bento
+from pipeline.packaging.export import package
+from pipeline.results.result import read
 
 
 def main() -> None:
     """Export the champion, prove that it answers as the trained model does, and build a Bento from it."""
-    name = read_json(Path("reports/leaderboard.json"))["champion"]
-    result = results.read(results.MODELS / name)
-    card = package(result, car_truck.load(), load_params().package.tolerance, CHAMPION)
+    name = read_json(REPORTS / "leaderboard.json")["champion"]
+    result = read(MODELS / name)
+    network = approaches.rebuild(result.card, result.folder)
+    card = package(result, network, load(), load_params().package.tolerance, CHAMPION)
     difference = card["parity"]["largest_difference"]
     print(f"{name}: ONNX Runtime gives every label PyTorch gives; probabilities differ by at most {difference:.1g}")
     build_bento(BENTO)

@@ -1,36 +1,31 @@
-"""Stage `report`: the result folders named on the command line, best or not -> reports/report.html."""
+"""Stage `report`: results, pictures and leaderboard -> reports/report.html, the lecture told again."""
 
-import argparse
 from pathlib import Path
 
-from pipeline import car_truck, known_facts, report, results
-from pipeline.errors import PipelineError, run_as_command
-from pipeline.files import CHAMPION, atomic, read_json
-from pipeline.params import load_params
+from pipeline import approaches
+from pipeline.base.errors import run_as_command
+from pipeline.base.files import CHAMPION, REPORTS, read_json, write_text
+from pipeline.base.params import load_params
+from pipeline.data.dataset import load
+from pipeline.report import report
+from pipeline.results import known_facts
+from pipeline.results.result import evaluated
 
 
 def main() -> None:
     """Tell the lecture with this run's pictures and numbers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="result folders, models/NAME")
-    folders = {folder.name: folder for folder in parser.parse_args().folders}
-    board = read_json(Path("reports/leaderboard.json"))
-    if missing := [model["name"] for model in board["models"] if model["name"] not in folders]:
-        raise PipelineError(
-            f"the leaderboard has {', '.join(missing)}: dvc.yaml must name it in the cmd of `report` too"
-        )
-    ranked = [results.read(folders[model["name"]]) for model in board["models"]]
-    dataset = car_truck.load()
-    params = load_params()
-    # The ablation is made by a command of its own: it is shown where it is of these classes and recipes.
+    params, dataset = load_params(), load()
+    board = read_json(REPORTS / "leaderboard.json")
+    results = {result.name: result for result in evaluated()}
+    ranked = [results[model["name"]] for model in board["models"]]
+    networks = {result.name: approaches.rebuild(result.card, result.folder) for result in ranked}
+    # The ablation is made by a command of its own: it is shown where it belongs to these classes and recipes.
     ablation = read_json(Path("benchmarks/ablation.json"), made_by="make ablation")
-    if not known_facts.apply_to(dataset.classes) or ablation["recipes"] != params.cnn.model_dump():
+    if not known_facts.apply_to(dataset.classes) or ablation["recipes"] != params.approaches["cnn"]:
         ablation = None
-    champion = read_json(CHAMPION / "card.json")
-    page = report.build(ranked, dataset, params, board, champion, ablation)
-    path = Path("reports/report.html")
-    with atomic(path) as temporary:
-        temporary.write_text(page)
+    page = report.build(ranked, networks, dataset, params, board, read_json(CHAMPION / "card.json"), ablation)
+    path = REPORTS / "report.html"
+    write_text(path, page)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser, needs no network")
 
 

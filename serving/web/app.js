@@ -1,11 +1,11 @@
-// The page: photos go to /predict one by one, an answer each; /explain on demand. Plain DOM, nothing from elsewhere.
+// The page sends photos to /predict one by one, and to /explain on demand. It uses plain DOM and loads no libraries.
 
 const find = (selector, root = document) => root.querySelector(selector);
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
-// Never "100.0 %" nor "0.0 %" for a probability: no model is certain.
+// A probability is never shown as "100.0 %" or "0.0 %", because no model is certain.
 const probability = (p) => (p > 0.9995 ? "over 99.9 %" : p < 0.0005 ? "under 0.1 %" : percent(p));
 
-/** Ask the server; what it refuses becomes an Error whose message is a sentence. */
+/** Get an answer from the server. Throws an Error with a sentence for people if there is none. */
 async function ask(path, options) {
   let response;
   try {
@@ -18,14 +18,14 @@ async function ask(path, options) {
   return answer;
 }
 
-/** Send a photo in a form's field; the answer. */
+/** Send a photo in a field of a form, and get the answer. */
 function send(path, field, file) {
   const form = new FormData();
   form.append(field, file, file.name || "pasted image");
   return ask(path, { method: "POST", body: form });
 }
 
-/** Show the answer to one photo; what it says in words, or null where it was refused. */
+/** Show the answer to one photo. Returns it in words, or null if the photo was refused. */
 async function classify(file) {
   const started = performance.now();
   let answer;
@@ -69,7 +69,7 @@ async function explain(file, item, button) {
     find(".for-second", item).textContent = `speaks for ${second}`;
     find(".explanation", item).hidden = false;
     button.hidden = true;
-    find(".explanation", item).focus(); // where the button was; a screen reader reads it out
+    find(".explanation", item).focus(); // the button is gone; from here a screen reader reads on
   } catch (fault) {
     showFault(fault.message);
   } finally {
@@ -83,16 +83,16 @@ function showFault(sentence) {
   find("#answers").prepend(item);
 }
 
-/** Classify files one after another, saying how far it is. */
+/** Classify files one after another and show the progress. */
 async function classifyAll(files) {
   const status = find("#status");
-  let said = null;
+  let newest = null;
   for (const [index, file] of [...files].entries()) {
     status.textContent = files.length > 1 ? `Looking at photo ${index + 1} of ${files.length} …` : "Looking …";
-    said = await classify(file);
+    newest = await classify(file);
   }
   if (files.length > 1) status.textContent = `${files.length} photos done`;
-  else status.textContent = said ? `The newest answer: ${said}` : "";
+  else status.textContent = newest ? `The newest answer: ${newest}` : "";
 }
 
 function showCard(card) {
@@ -145,7 +145,7 @@ async function showSamples() {
 for (const input of [find("#pick"), find("#camera")]) {
   input.addEventListener("change", async () => {
     await classifyAll([...input.files]);
-    input.value = ""; // so that the same photo can be chosen again
+    input.value = ""; // so that people can choose the same photo again
   });
 }
 const drop = find("#drop");

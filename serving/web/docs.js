@@ -1,2 +1,2 @@
-// Swagger UI as BentoML ships it, without the tracking that BentoML's own page loads.
+// Swagger UI from BentoML, without the tracking script that BentoML's own page loads.
 SwaggerUIBundle({ url: "openapi.json", dom_id: "#swagger-ui" });

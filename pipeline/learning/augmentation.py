@@ -1,0 +1,37 @@
+"""Random changes to training images, on their device: each image of a batch gets its own change."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.learning.params import TrainingParams
+
+
+def augment(images: Tensor, params: TrainingParams, generator: torch.Generator) -> Tensor:
+    """uint8 `[N, 32, 32, 3]` -> the same shape: each image flipped, shifted and blanked by its own random draw.
+
+    Pixels that a shift brings in from outside are mirrored from inside.
+    """
+    count, side, device = len(images), images.shape[1], images.device
+    steps = torch.arange(side, device=device)
+    rows = columns = steps.expand(count, side)
+    if params.flip:
+        mirrored = torch.rand(count, 1, generator=generator, device=device) < 0.5
+        columns = torch.where(mirrored, side - 1 - columns, columns)
+    if params.shift:
+        offsets = torch.randint(-params.shift, params.shift + 1, (2, count, 1), generator=generator, device=device)
+        rows, columns = _reflect(rows + offsets[0], side), _reflect(columns + offsets[1], side)
+    if params.flip or params.shift:
+        every = torch.arange(count, device=device)[:, None, None]
+        images = images[every, rows[:, :, None], columns[:, None, :]]
+    if params.cutout:
+        corners = torch.randint(0, side - params.cutout + 1, (2, count, 1), generator=generator, device=device)
+        inside = (steps >= corners) & (steps < corners + params.cutout)
+        images = images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[..., None], 127)
+    return images
+
+
+def _reflect(positions: Tensor, side: int) -> Tensor:
+    """Positions outside 0 .. side - 1, mirrored at the border pixel."""
+    return (side - 1) - ((side - 1) - positions.abs()).abs()

@@ -1,0 +1,35 @@
+"""What a model says about many images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.learning.classifier import Classifier
+
+
+def predict_logits(model: Classifier, images: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
+    """Logits float32 `[N]` of uint8 images `[N, 32, 32, 3]`, in float32 and evaluation mode; the mode is put back."""
+    was_training = model.training
+    model.eval().to(device)
+    try:
+        return in_batches(model, images, device)
+    finally:
+        model.train(was_training)
+
+
+@torch.inference_mode()
+def in_batches(
+    function: Callable[[Tensor], Tensor], images: NDArray[np.uint8], device: torch.device
+) -> NDArray[np.float32]:
+    """`function` over uint8 images `[N, 32, 32, 3]` on `device`, as one float32 array `[N, ...]`."""
+    # On a CPU the response maps of few images stay in its caches; a GPU wants many at once.
+    size = 128 if device.type == "cuda" else 16
+    starts = range(0, len(images), size)
+    batches = [torch.from_numpy(np.array(images[start : start + size])) for start in starts]
+    outputs = [function(batch.to(device)).float().cpu() for batch in batches]
+    return torch.cat(outputs).numpy() if outputs else np.zeros(0, np.float32)

@@ -1,0 +1,1 @@
+"""Figures and charts: weights, filters, response maps, answers, curves. Nothing learns or publishes here."""

@@ -1,0 +1,26 @@
+"""Stages `baseline`, `cnn`, `transfer`: an approach of pipeline/approaches learns from data/dataset -> models/NAME."""
+
+import argparse
+
+from pipeline import approaches
+from pipeline.base.errors import run_as_command
+from pipeline.base.params import approach_names, load_params
+from pipeline.learning import processes
+from pipeline.learning.learn import learn
+from pipeline.tracking.live import watch_by
+
+
+def main() -> None:
+    """Train one model, watched by MLflow; with `processes` in params.yaml, together with others."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("approach", choices=approach_names(), help="a module of pipeline/approaches")
+    parser.add_argument("recipe", nargs="?", default="", help="a recipe of its section in params.yaml")
+    chosen = parser.parse_args()
+    params = load_params()
+    model = approaches.model(params, chosen.approach, chosen.recipe)
+    if not processes.hand_over(params.processes):
+        learn(model, params, watch_by(params.tracking))
+
+
+if __name__ == "__main__":
+    run_as_command(main)

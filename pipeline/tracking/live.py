@@ -1,0 +1,131 @@
+"""A training as a run in MLflow, visible while it trains: params, dataset, curves. The rest comes in by `sync`.
+
+What MLflow cannot take is said once: the training goes on without it, and `make sync` makes the run later.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+
+import mlflow
+
+from pipeline.base.errors import PipelineError
+from pipeline.base.files import digest_of, write_json
+from pipeline.base.params import TrackingParams
+from pipeline.base.provenance import code_version
+from pipeline.learning.card import RUN, Epoch
+from pipeline.learning.learn import Beginning, Watch
+from pipeline.results.result import RunRecord, result_digest
+from pipeline.tracking import chart_view
+from pipeline.tracking.connection import COLOR_TAG, connect, end_killed_runs, first_line, next_color, process_tags
+from pipeline.tracking.publish import curve_points, describe_dataset, flat
+from pipeline.tracking.store import tracking_uri
+
+
+class Run:
+    """An open run: curves go in while the model trains."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record, self.connected = record, True
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do something in MLflow, unless that failed before."""
+        if not self.connected:
+            return
+        try:
+            action()
+        except Exception as error:  # any fault of any store or server
+            self.connected = False
+            where = "" if isinstance(error, PipelineError) else f"MLflow at {tracking_uri()}: "
+            print(
+                f"warning: {where}{first_line(error)}\n"
+                "warning: the training goes on without it; `make sync` brings its run in later",
+                flush=True,
+            )
+
+    def log_epoch(self, epoch: Epoch) -> None:
+        """Add one point to each curve."""
+        self.attempt(lambda: mlflow.log_metrics(curve_points(epoch), step=epoch.epoch))
+
+
+def watch_by(params: TrackingParams) -> Watch:
+    """What `learn` is watched by: MLflow, under these params."""
+
+    @contextmanager
+    def watch(beginning: Beginning) -> Iterator[Callable[[Epoch], None]]:
+        with track(beginning, params) as run:
+            yield run.log_epoch
+
+    return watch
+
+
+@contextmanager
+def track(beginning: Beginning, params: TrackingParams) -> Iterator[Run]:
+    """Open a run; leave run.json in the result folder at the end.
+
+    The run is marked as failed when the block raises, and as killed when it is interrupted.
+    """
+    tags = {"stage": beginning.name.partition("-")[0], "dataset_digest": beginning.dataset.digest}
+    tags |= {"params_digest": digest_of(beginning.recipe), "device": beginning.hardware}
+    tags |= {"precision": beginning.precision, **_environment_tags()}
+    experiment_name = tags.get("dvc_experiment")
+    run_name = f"{beginning.name} ({experiment_name})" if experiment_name else beginning.name
+    run = Run(RunRecord(run_name=run_name, experiment=params.experiment, started=_milliseconds(), tags=tags))
+    status = "FAILED"
+    try:
+        run.attempt(lambda: _start(run, beginning, params))
+        yield run
+        ended = {"ended": _milliseconds(), "result_digest": result_digest(beginning.folder)}
+        write_json(beginning.folder / RUN, run.record.model_copy(update=ended).model_dump())
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        # Where MLflow failed in the middle, its run stays half-written: `make sync` puts a whole one in its place.
+        run.attempt(lambda: mlflow.end_run(status))
+        if not run.connected:  # left to itself, MLflow would call it finished when the process ends
+            with suppress(Exception):
+                mlflow.end_run("FAILED")
+
+
+def _start(run: Run, beginning: Beginning, params: TrackingParams) -> None:
+    """Open the run in MLflow, with all that is known before the first epoch."""
+    client, experiment_id = connect(params.experiment)
+    end_killed_runs(client, experiment_id)
+    digest, class_names = beginning.dataset.digest, beginning.dataset.class_names
+    chart_view.offer(client, experiment_id, class_names, digest)
+    if params.system_metrics_seconds:
+        mlflow.set_system_metrics_sampling_interval(params.system_metrics_seconds)  # type: ignore[no-untyped-call]
+    tags = run.record.tags | {COLOR_TAG: next_color(client, experiment_id)}
+    active = mlflow.start_run(
+        experiment_id=experiment_id,
+        run_name=run.record.run_name,
+        tags=tags,
+        description=beginning.title,
+        log_system_metrics=params.system_metrics_seconds > 0,
+    )
+    run.record = run.record.model_copy(update={"run_id": active.info.run_id, "tags": tags})
+    mlflow.log_params(flat(beginning.recipe))
+    mlflow.log_input(describe_dataset(digest, class_names), context="training")
+
+
+def _milliseconds() -> int:
+    """The time, as MLflow counts it."""
+    return time.time_ns() // 1_000_000
+
+
+def _environment_tags() -> dict[str, str]:
+    code = code_version()
+    tags = {"git_commit": code.commit or "none", "code_changed": str(code.changed).lower()}
+    tags |= {"python": platform.python_version()}
+    tags |= {package: version(package) for package in ("torch", "dvc", "mlflow")}
+    tags |= process_tags()
+    if name := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc_experiment"] = name
+    return tags
