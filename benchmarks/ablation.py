@@ -8,7 +8,7 @@ data and code, is not done again.
 from __future__ import annotations
 
 import argparse
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from scipy.stats import ttest_ind
 
 from benchmarks.page import made_by, table
 from benchmarks.repeated import train_once
-from pipeline.devices import choose_device, keep_freed_memory
-from pipeline.errors import run_as_command
-from pipeline.files import atomic, write_json
-from pipeline.params import CnnParams, load_params
-from pipeline.stages import cnn
+from pipeline import approaches
+from pipeline.approaches.cnn import CnnParams
+from pipeline.base.errors import run_as_command
+from pipeline.base.files import atomic, write_json
+from pipeline.base.params import load_params
+from pipeline.learning.devices import choose_device, keep_freed_memory
 
 PAGE = Path("benchmarks/ablation.md")
 DIFFERENCES = {
@@ -38,13 +39,13 @@ DIFFERENCES = {
 
 def steps(start: CnnParams, end: CnnParams) -> dict[str, CnnParams]:
     """The recipes from `start` to `end`, each by what it adds to the one before; the last one is `end`."""
-    recipes, now = {"the lecture's recipe": start}, start
+    recipes, latest = {"the lecture's recipe": start}, start
     for name, keys in DIFFERENCES.items():
         knobs = {key: value for key, value in end.training.model_dump().items() if key in keys}
         own = {key: value for key, value in end.model_dump(exclude={"training"}).items() if key in keys}
-        changed = now.model_copy(update=own | {"training": now.training.model_copy(update=knobs)})
-        if changed != now:
-            recipes[name] = now = changed
+        changed = latest.model_copy(update=own | {"training": latest.training.model_copy(update=knobs)})
+        if changed != latest:
+            recipes[name] = latest = changed
     return recipes
 
 
@@ -91,14 +92,15 @@ def main() -> None:
     keep_freed_memory()
     params = load_params()
     measured: dict[str, list[dict[str, float]]] = {}
-    for name, recipe in steps(params.cnn.lecture, params.cnn.tuned).items():
+    lecture, tuned = (approaches.model(params, "cnn", recipe) for recipe in ("lecture", "tuned"))
+    assert isinstance(lecture.params, CnnParams) and isinstance(tuned.params, CnnParams)  # noqa: S101, PT018
+    for name, recipe in steps(lecture.params, tuned.params).items():
         for seed in range(seeds):
-            found = train_once(name, recipe.model_dump(), seed, partial(cnn.train, recipe))
-            measured.setdefault(name, []).append(found[name])
+            measured.setdefault(name, []).append(train_once(replace(lecture, params=recipe), seed, name)[name])
     device = choose_device(params.device)
     document = {
         "seeds": seeds,
-        "recipes": params.cnn.model_dump(),
+        "recipes": params.approaches["cnn"],
         "steps": summarise(measured),
         "made_by": made_by("make ablation", device, "torch", "numpy"),
     }

@@ -10,18 +10,23 @@ from importlib.metadata import version
 import psutil
 import torch
 
-from pipeline.devices import describe_device
+from pipeline.learning.devices import describe_device
 
 
 def made_by(command: str, device: torch.device, *packages: str) -> str:
     """A paragraph: the command, the day, the commit, the hardware and the versions."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return (
-        f"Made by `{command}` on {datetime.now(UTC):%Y-%m-%d}, commit {done.stdout.strip() or 'unknown'}: "
-        f"{describe_device(device)}; {psutil.cpu_count(logical=False)} physical cores, {platform.system()}, "
-        f"Python {platform.python_version()}, {versions}.\n"
+        f"Made by `{command}` on {made_on(device)}; {psutil.cpu_count(logical=False)} physical cores, "
+        f"{platform.system()}, Python {platform.python_version()}, {versions}.\n"
     )
+
+
+def made_on(device: torch.device, precision: str = "") -> str:
+    """Where and when something was measured: the day, the commit, the hardware, the precision."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    commit, trained_in = done.stdout.strip() or "unknown", f", {precision}" if precision else ""
+    return f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}: {describe_device(device)}{trained_in}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,32 +1,34 @@
-"""One training under one seed, measured on the test split; what was done already is not done again."""
+"""One training under one seed, measured on the test split; what was measured here already is not measured again."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
-from pipeline import car_truck
-from pipeline.checkpoints import checkpoint_path
-from pipeline.devices import choose_device
-from pipeline.evaluation import predict_logits
-from pipeline.files import read_json, write_json
-from pipeline.params import load_params
-from pipeline.results import Trained
-from pipeline.training import Job
+from benchmarks.page import made_on
+from pipeline.base.files import read_json, write_json
+from pipeline.base.params import load_params
+from pipeline.data.dataset import Dataset, load
+from pipeline.learning.approach import Job, Model
+from pipeline.learning.checkpoints import checkpoint_path
+from pipeline.learning.devices import choose_device, describe_device
+from pipeline.learning.key import precision_of, training_key
+from pipeline.learning.predict import predict_logits
 
 MEASURED = Path(".cache/repeated")
 
 
 @contextmanager
 def utilisation_of(device: torch.device) -> Iterator[list[int]]:
-    """Sample the utilisation of a GPU, in percent, twice a second while the block runs; of a CPU there is none."""
+    """Sample the utilisation of a GPU, in percent, twice a second while the block runs; a CPU gives no samples."""
     samples: list[int] = []
     ended = threading.Event()
 
@@ -49,41 +51,55 @@ def utilisation_of(device: torch.device) -> Iterator[list[int]]:
             thread.join()
 
 
-def train_once(name: str, recipe: dict[str, Any], seed: int, train: Callable[[Job], Trained]) -> dict[str, Any]:
-    """Train by `train`, unless the same recipe, seed, data and code were measured before.
+def train_once(model: Model, seed: int, name: str = "") -> dict[str, Any]:
+    """Train a model under a seed, unless that was measured here before under the same `training_key`.
 
     Args:
-        recipe: the params that `train` goes by.
+        name: what the measurement is called, the model's name if nothing else is given.
 
     Returns:
-        By name, test accuracy (a share), seconds of training, median images a second and, of a GPU, its mean
-        utilisation (a share); of the head on frozen layers accuracy and seconds, where there is one.
+        By name, test accuracy (a share), seconds of training, median images a second, on a GPU its mean utilisation (a
+        share), and where and when this was measured; for a head on frozen layers, where there is one, its accuracy.
     """
-    params, dataset = load_params(), car_truck.load()
-    device = choose_device(params.device, deterministic=params.deterministic)
-    identity = {"recipe": recipe, "seed": seed, "dataset": dataset.digest, "device": device.type}
-    identity |= {"deterministic": params.deterministic}
-    checkpoint = checkpoint_path(f"{name.replace(' ', '-')}-{seed}", splits=dataset.split_digest, **identity)
-    done = MEASURED / f"{checkpoint.stem}.json"
-    if not done.exists():
+    name = name or model.name
+    dataset, params = load(), load_params().model_copy(update={"seed": seed})
+    device = choose_device(model.approach.device or params.device, deterministic=params.deterministic)
+    key = training_key(model, params, dataset, device)
+    checkpoint = checkpoint_path(f"{name.replace(' ', '-')}-{seed}", key)
+    path, here = MEASURED / f"{checkpoint.stem}.json", describe_device(device)
+    if not _was_measured(path, key, here):
         print(f"\n{name}, seed {seed}")
         with utilisation_of(device) as samples:
-            trained = train(Job(dataset, seed, device, checkpoint))
+            trained = model.approach.train(model.params, Job(dataset, seed, device, checkpoint))
         rows = dataset.rows("test")
-        right = (predict_logits(trained.model, dataset.images[rows], device) > 0) == (dataset.labels[rows] > 0)
-        measured: dict[str, Any] = {
+        figures: dict[str, Any] = {
             name: {
-                "accuracy": float(right.mean()),
+                "accuracy": _accuracy(predict_logits(trained.model, dataset.images[rows], device), dataset, rows),
                 "seconds": trained.seconds,
                 "images_per_second": median(epoch.images_per_second for epoch in trained.history),
                 "utilisation": mean(samples) / 100 if samples else None,
             }
         }
-        if frozen := trained.frozen_accuracies:
+        if "test" in trained.frozen_logits:
             seconds = trained.seconds - sum(epoch.seconds for epoch in trained.history)
-            measured[f"{name}, frozen"] = {"accuracy": frozen["frozen_test_accuracy"], "seconds": seconds}
-        write_json(done, measured)
+            accuracy = _accuracy(trained.frozen_logits["test"], dataset, rows)
+            figures[f"{name}, frozen"] = {"accuracy": accuracy, "seconds": seconds}
+        origin = made_on(device, precision_of(model, device))
+        write_json(path, {"key": key, "hardware": here, "origin": origin, "figures": figures})
         checkpoint.unlink(missing_ok=True)
-    found: dict[str, Any] = read_json(done)
-    print(json.dumps(found), flush=True)
-    return found
+    document = read_json(path, made_by="make seeds")
+    print(f"{document['origin']}: {json.dumps(document['figures'])}", flush=True)
+    return {what: values | {"origin": document["origin"]} for what, values in document["figures"].items()}
+
+
+def _accuracy(logits: NDArray[Any], dataset: Dataset, rows: NDArray[Any]) -> float:
+    return float(((logits > 0) == (dataset.labels[rows] > 0)).mean())
+
+
+def _was_measured(path: Path, key: str, hardware: str) -> bool:
+    """Whether a file holds a measurement of this training on this machine; any other file is measured anew."""
+    try:
+        document = json.loads(path.read_text())
+        return bool(document["key"] == key and document["hardware"] == hardware and document["figures"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

@@ -13,10 +13,10 @@ import mlflow
 import numpy as np
 import onnx
 
-from pipeline.errors import PipelineError
-from pipeline.files import CHAMPION
-from pipeline.registry import SIGNATURE
-from pipeline.served import environment
+from pipeline.base.errors import PipelineError
+from pipeline.base.files import CHAMPION
+from pipeline.commands.served import environment
+from pipeline.tracking.registry import SIGNATURE
 
 BOUNDARY = "----bench"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"

@@ -29,10 +29,10 @@ from starlette.requests import Request
 from benchmarks import servers
 from benchmarks.page import made_by, table
 from benchmarks.servers import CORES, FORM, MODEL, PORTS, Runs, form_of, load
-from pipeline import car_truck
-from pipeline.errors import PipelineError, run_as_command
-from pipeline.files import BENTO, atomic
-from pipeline.served import png, running
+from pipeline.base.errors import PipelineError, run_as_command
+from pipeline.base.files import BENTO, atomic
+from pipeline.commands.served import png, running
+from pipeline.data import dataset as datasets
 from serving.classifier import BATCH
 from serving.images import read_image
 from serving.uploads import read_upload
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6, help="of each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="in which the servers take turns (%(default)s)")
     arguments = parser.parse_args()
-    dataset = car_truck.load()
+    dataset = datasets.load()
     images = dataset.images[dataset.rows("test")[:64]]
     files = [png(image) for image in images]
     with tempfile.TemporaryDirectory() as scratch:

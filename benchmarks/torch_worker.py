@@ -12,11 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline import car_truck
-from pipeline.devices import choose_device, keep_freed_memory
-from pipeline.params import load_params
-from pipeline.stages import cnn
-from pipeline.training import Epoch, Job
+from pipeline import approaches
+from pipeline.approaches import cnn
+from pipeline.base.params import load_params
+from pipeline.data.dataset import load
+from pipeline.learning.approach import Job
+from pipeline.learning.card import Epoch
+from pipeline.learning.devices import choose_device, keep_freed_memory
 
 
 def answer(epoch: Epoch, images: int) -> None:
@@ -32,11 +34,12 @@ def main(epochs: int) -> None:
     """Train by the `lecture` recipe."""
     sys.stdout = sys.stderr  # what the training says is not for the reader of the reports
     keep_freed_memory()
-    dataset = car_truck.load()
+    dataset = load()
     splits = dataset.manifest["split"].map({"train": "train", "validation": "train", "test": "validation"})
     dataset = dataclasses.replace(dataset, manifest=dataset.manifest.assign(split=splits))
     images = len(dataset.rows("train"))
-    recipe = load_params().cnn.lecture
+    recipe = approaches.model(load_params(), "cnn", "lecture").params
+    assert isinstance(recipe, cnn.CnnParams)  # noqa: S101  # the approach's own
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
     sys.stdin.readline()
     with tempfile.TemporaryDirectory() as folder:

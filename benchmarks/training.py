@@ -22,11 +22,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.page import made_by, table
-from pipeline import car_truck
-from pipeline.devices import choose_device, choose_precision
-from pipeline.errors import PipelineError, run_as_command
-from pipeline.files import atomic
-from pipeline.models import LectureCnn
+from pipeline.approaches.cnn import LectureCnn
+from pipeline.base.errors import PipelineError, run_as_command
+from pipeline.base.files import atomic
+from pipeline.data.dataset import load
+from pipeline.learning.devices import choose_device, choose_precision
 
 PAGE = Path("benchmarks/training.md")
 KERAS = Path(".cache/keras")
@@ -118,8 +118,8 @@ def _named(dtype: torch.dtype) -> str:
 def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
     """The Markdown page."""
     device = choose_device("cpu")
-    precision, reason = choose_precision(device)
-    images = len(car_truck.load().rows("train")) + len(car_truck.load().rows("validation"))
+    precision = choose_precision(device)
+    images = len(load().rows("train")) + len(load().rows("validation"))
     skip = 1  # the first epoch of each builds graphs and kernels
     times = [median(epoch["seconds"] for epoch in worker.epochs[skip:]) for worker in (ours, keras)]
     ratios = [k["seconds"] / o["seconds"] for o, k in zip(ours.epochs[skip:], keras.epochs[skip:], strict=True)]
@@ -135,7 +135,7 @@ def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
         ["GFLOP/s achieved", *(f"{value:.0f}" for value in achieved)],
         ["peak memory", *(f"{max(epoch['peak_mib'] for epoch in worker.epochs):.0f} MiB" for worker in (ours, keras))],
     ]
-    limits = {dtype: gflops_of_a_product(dtype) for dtype in dict.fromkeys((torch.float32, precision))}
+    limits = {dtype: gflops_of_a_product(dtype) for dtype in dict.fromkeys((torch.float32, precision.dtype))}
     shown = ", ".join(f"{value:.0f} GFLOP/s in {_named(dtype)}" for dtype, value in limits.items())
     return (
         "# Training the lecture's network: here and in Keras\n\n"
@@ -143,10 +143,10 @@ def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
         f"**{ratio:.2f} times as fast as Keras** (from {min(ratios):.2f} to {max(ratios):.2f}; asked: {ASKED_RATIO}, "
         f"{'reached' if ratio >= ASKED_RATIO else 'not reached'}).\n\n"
         f"{table(['', 'here', 'Keras'], rows)}\n"
-        f"The same network, the same optimizer (Keras's RMSprop), one seed each. Here: {reason}, and the weights "
+        f"The same network, the same optimizer (Keras's RMSprop), one seed each. Here in {precision}, and the weights "
         "tested are an average over the last steps.\n\n"
         f"The limit of these cores, a product of two 2048×2048 matrices: {shown}. Reached: "
-        f"{achieved[0] / limits[precision]:.0%} of the limit of the precision in use here ({_named(precision)}), "
+        f"{achieved[0] / limits[precision.dtype]:.0%} of the limit of {_named(precision.dtype)}, in use here, "
         f"{achieved[1] / limits[torch.float32]:.0%} of float32's by Keras.\n\n"
         + made_by("make bench-training", device, "torch")
         + f"\nKeras's environment: {keras_versions}.\n"
@@ -158,9 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=30, help="of each (%(default)s)")
     epochs = parser.parse_args().epochs
-    dataset = car_truck.load()
+    dataset = load()
     python = install_keras()
-    arrays = Path(".cache/car_truck.npz")
+    arrays = Path(".cache/dataset.npz")
     test = dataset.rows("test")
     train = np.concatenate([dataset.rows("train"), dataset.rows("validation")])
     np.savez(
@@ -178,9 +178,9 @@ def main() -> None:
         ours.end()
         keras.end()
     versions = "import keras, tensorflow; print(f'Keras {keras.__version__}, TensorFlow {tensorflow.__version__}')"
-    told = subprocess.run([python, "-c", versions], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    printed = subprocess.run([python, "-c", versions], capture_output=True, text=True, check=True).stdout
     with atomic(PAGE) as temporary:
-        temporary.write_text(page(ours, keras, told))
+        temporary.write_text(page(ours, keras, printed.splitlines()[-1]))
     print(PAGE.read_text())
 
 

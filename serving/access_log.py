@@ -26,7 +26,7 @@ class AccessLogMiddleware:
         finally:
             if scope["type"] == "http" and scope["path"] not in HEALTH:
                 info = info_of(scope)
-                # The endpoint and not the path, and known methods only: what a client wrote does not belong in a log.
+                # The endpoint, not the path, and only known methods: text from clients does not belong in a log.
                 logger.info(
                     "%s %s %d, %d bytes in, %.1f ms, request %s",
                     scope["method"] if scope["method"] in METHODS else "?", info.endpoint, info.status, info.body_bytes,

@@ -11,7 +11,7 @@ SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-
 
 
 class AnswerHeadersMiddleware:
-    """ASGI middleware: adds the request's id, headers for security, and what others put in `RequestInfo.headers`."""
+    """ASGI middleware: adds the request's id, security headers, and the headers in `RequestInfo.headers`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

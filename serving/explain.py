@@ -69,10 +69,7 @@ def log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def overlay(pixels: NDArray[np.uint8], explanation: Explanation) -> bytes:
-    """A PNG file: the image, uint8 `[32, 32, 3]`, in gray, and over it the parts that speak for each class.
-
-    Blue parts speak for the first class, vermilion parts for the second.
-    """
+    """A PNG: the image, uint8 `[32, 32, 3]`, in gray; blue speaks for the first class, vermilion for the second."""
     size = (OVERLAY_SIDE, OVERLAY_SIDE)
     gray = np.asarray(Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.NEAREST), np.float64)
     for_second = explanation.grid if explanation.probability > 0.5 else -explanation.grid

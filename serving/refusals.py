@@ -44,7 +44,7 @@ class Refusal(Exception):
 
 
 class JsonRefusalsMiddleware:
-    """ASGI middleware: a refusal (a status from 400 to 499) that a library wrote as text becomes JSON like ours."""
+    """ASGI middleware: turns each refusal (a status from 400 to 499) of a library into JSON like our own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -59,7 +59,7 @@ class JsonRefusalsMiddleware:
                 headers, status = Headers(scope=message), message["status"]
                 if 400 <= status < 500 and not headers.get("content-type", "").startswith("application/json"):
                     refusal = _as_json(status, headers)
-                    if allow := headers.get("allow"):  # RFC 9110, 15.5.6: a 405 names the methods that exist
+                    if allow := headers.get("allow"):  # RFC 9110, 15.5.6: a 405 names the right methods
                         info_of(scope).headers["Allow"] = allow
             if refusal is None:
                 await send(message)
@@ -71,7 +71,7 @@ class JsonRefusalsMiddleware:
 
 def _as_json(status: int, headers: Headers) -> Refusal:
     if status == 404:
-        return Refusal(404, "not_found", "There is nothing at this address; /docs lists what there is.")
+        return Refusal(404, "not_found", "There is nothing at this address; /docs describes the API.")
     if status == 405:
         return Refusal(405, "wrong_method", f"This address answers {headers.get('allow', 'another method')} only.")
     return Refusal(status, "refused", "The request was refused.")

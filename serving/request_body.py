@@ -1,4 +1,4 @@
-"""The body of a request: it is read here, whole, within limits of size and time, before any other code runs."""
+"""Reads the whole body of a request, within limits of size and time, before the service sees the request."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from serving.refusals import Refusal
 from serving.request_info import HEALTH, RequestInfo, info_of
 
 DRAIN_FACTOR = 4
-"""The service reads up to this many times the limit of a body that is too large, and drops it. Otherwise the sender,
-which is still sending, would not see the answer."""
+"""A body over the limit is read on, up to this many times the limit, and dropped: a client that is still sending would
+not see the answer."""
 
 
 class RequestBodyMiddleware:
-    """ASGI middleware: reads the body and hands it on in one piece, or refuses it.
+    """ASGI middleware: reads the body and passes it on in one piece, or refuses it.
 
     Args:
         max_bytes: size of one body.
-        max_held_bytes: size of all bodies that this worker holds at a time.
+        max_held_bytes: size of all bodies in the memory of this worker together.
         seconds: time for the client to send its body.
     """
 
@@ -46,7 +46,7 @@ class RequestBodyMiddleware:
         """The body in pieces.
 
         Raises:
-            Refusal: it is too large, too slow, cut off or in a format of BentoML's own, which may run code.
+            Refusal: it is too large, too slow or cut off, or has a format of BentoML's own, which could run code.
         """
         if headers.get("content-type", "").startswith("application/vnd.bentoml"):
             raise Refusal(415, "unsupported_content_type", "This service does not read BentoML's own formats.")
@@ -86,7 +86,7 @@ class RequestBodyMiddleware:
 
 
 def _replay(chunks: list[bytes], receive: Receive) -> Receive:
-    """A `receive` that first hands out the whole body at once, and empties `chunks`; then it is the given one."""
+    """A `receive` that first returns the whole body at once and empties `chunks`, and then does what `receive` does."""
     replayed = False
 
     async def replay() -> Message:

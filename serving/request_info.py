@@ -1,7 +1,7 @@
 """The facts about one request that several middlewares need.
 
-They travel in `scope["state"]["info"]`, ASGI's place for such things: `RequestInfoMiddleware` puts a `RequestInfo`
-there before any other middleware runs, and `info_of` finds it.
+They travel in `scope["state"]["info"]`. `RequestInfoMiddleware` runs first and puts a `RequestInfo` there; `info_of`
+gets it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
-"""The addresses that monitoring asks. They are never refused and not logged."""
+"""The addresses for monitoring. Requests to them are never refused and not logged."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -26,12 +26,12 @@ class RequestInfo:
     """One request and what became of it so far.
 
     Attributes:
-        id: what the client sent in `X-Request-ID` if that is a short plain word, else a new random one.
-        endpoint: the request's name in metrics and log.
+        id: the client's own from `X-Request-ID` if that is a short plain word, else a random one.
+        endpoint: its name in metrics and log.
         started: when it came in, in seconds of `time.perf_counter()`.
-        status: of the answer; 0 until an answer starts.
-        body_bytes: how many bytes of the body the service holds in memory.
-        headers: further headers that the answer must have.
+        status: of the answer; 0 until the answer starts.
+        body_bytes: size of the part of its body that the service holds in memory.
+        headers: more headers for the answer.
     """
 
     id: str
@@ -51,21 +51,21 @@ class RequestInfoMiddleware:
     """ASGI middleware: collects the facts about a request.
 
     Args:
-        endpoints: the paths that have a name of their own. All others share one, so that strangers who ask for many
-            paths do not fill the memory with time series.
+        endpoints: the paths that appear in metrics and log by name. All others share one name, because the memory
+            would fill with the time series of all the paths that strangers try.
     """
 
     def __init__(self, app: ASGIApp, endpoints: Collection[str]) -> None:
         self.app, self.endpoints = app, frozenset(endpoints) | HEALTH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Collect the facts about a request."""
+        """Collect the facts about a request; anything but HTTP passes untouched."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path, wish = scope["path"], Headers(scope=scope).get("x-request-id", "")
+        path, own_id = scope["path"], Headers(scope=scope).get("x-request-id", "")
         endpoint = path if path in self.endpoints else "/ui" if path.startswith("/ui/") else "other"
-        request_id = wish if REQUEST_ID.fullmatch(wish) else uuid.uuid4().hex
+        request_id = own_id if REQUEST_ID.fullmatch(own_id) else uuid.uuid4().hex
         info = RequestInfo(request_id, endpoint, time.perf_counter())
         scope.setdefault("state", {})["info"] = info
 
@@ -78,6 +78,6 @@ class RequestInfoMiddleware:
 
 
 def info_of(scope: Scope) -> RequestInfo:
-    """The facts about an HTTP request, for reading and for adding to them."""
+    """The facts about an HTTP request; a middleware may change them."""
     info: RequestInfo = scope["state"]["info"]
     return info

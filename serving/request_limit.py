@@ -1,4 +1,4 @@
-"""How many requests a worker holds at a time."""
+"""Limits how many requests a worker holds at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.request_info import HEALTH
 
 
 class RequestLimitMiddleware:
-    """ASGI middleware: refuses a request with 429 while `max_requests` others are in work or wait."""
+    """ASGI middleware: refuses a request with 429 while the worker holds `max_requests` others."""
 
     def __init__(self, app: ASGIApp, max_requests: int) -> None:
         self.app, self.max_requests = app, max_requests

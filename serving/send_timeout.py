@@ -1,4 +1,4 @@
-"""A client that does not read its answer must not hold its place for ever."""
+"""A client that does not read its answer must not block a place for ever."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ class _NotRead(Exception):
 
 
 class SendTimeoutMiddleware:
-    """ASGI middleware: gives up a request whose client does not take its answer.
-
-    The server then closes the connection, because the answer is not complete.
+    """ASGI middleware: drops a client that does not take its answer; the server then closes the connection.
 
     Args:
         seconds: time for the client to take each part of its answer.
@@ -29,7 +27,7 @@ class SendTimeoutMiddleware:
         self.app, self.seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Watch the time of each part of an answer."""
+        """Limit the time for each part of an answer; anything but HTTP passes untouched."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -53,7 +53,7 @@ class Waiting:
 
     @classmethod
     async def reading(cls, request: Request, field: str, max_files: int, *options: str) -> Waiting:
-        """Read a request; a request that cannot be read waits for its turn too, and is then refused."""
+        """Read a request; one that cannot be read also waits for its turn, and is then refused."""
         accept = request.headers.get("accept", "")
         try:
             return cls(await read_upload(request, field, max_files, options), accept)
@@ -111,8 +111,7 @@ class ImageInput(bentoml.IODescriptor):
     workers=SETTINGS.workers or "cpu_count",
     threads=THREADS,
     # Our own limits end a request earlier; this one answers 504. BentoML keeps a timer and the tracing spans of each
-    # request until this time is over, even after the answer. So the time is short, and tracing is off. Tracing also
-    # took a sixth of the time.
+    # request for this time, even after the answer: so the time is short. Tracing is off; it took a sixth of the time.
     traffic={"timeout": SETTINGS.body_seconds + SETTINGS.queue_seconds + 30},
     tracing={"excluded_urls": ".*"},
     http={"host": "127.0.0.1"},
@@ -164,7 +163,8 @@ def load() -> Classifier:
 
 # BentoML's decorator turned the class into a Service; type checkers cannot see that.
 service: Any = CarOrTruck
-# The middleware that is added first is the outermost: it sees a request first and its answer last.
+# The first middleware is the outermost: it sees a request first and its answer last. So the log and the metrics have
+# each answer, the token is checked before a body is read, and a slow client does not yet count as a request.
 if SETTINGS.origins:
     service.add_asgi_middleware(
         CORSMiddleware, allow_origins=SETTINGS.origins, allow_methods=["GET", "POST"], allow_headers=["authorization"]

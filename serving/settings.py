@@ -19,16 +19,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    token: str = Field(
-        "", description="all requests but health checks then need the header `Authorization: Bearer TOKEN`"
-    )
+    token: str = Field("", description="all but health checks then need the header `Authorization: Bearer TOKEN`")
     cors_origins: str = Field("", description="web pages of these origins, separated by commas, may call the service")
     workers: int = Field(0, ge=0, le=256, description="processes that answer; 0 means one for each core")
     max_body_megabytes: PositiveFloat = Field(16, description="size of a request; a larger one gets 413")
     max_images: PositiveInt = Field(64, description="images in a request; more get 413")
-    max_megapixels: float = Field(
-        25, gt=0, le=178, description="size of an image, checked before decoding; a larger one gets 422"
-    )
+    max_megapixels: float = Field(25, gt=0, le=178, description="size of an image; a larger one gets 422")
     max_request_megapixels: PositiveFloat = Field(100, description="size of all images of a request; more get 413")
     max_requests: PositiveInt = Field(64, description="requests that a worker works on or keeps waiting; more get 429")
     max_held_megabytes: PositiveFloat = Field(128, description="size of all request bodies in a worker; more get 429")

@@ -1,4 +1,4 @@
-"""Who may ask: everybody who knows the token. Starlette's `AuthenticationMiddleware` calls what is here."""
+"""The check of the token, for Starlette's `AuthenticationMiddleware`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.request_info import HEALTH
 
 
 class TokenCheck(AuthenticationBackend):
-    """Lets requests with the header `Authorization: Bearer TOKEN` pass, and health checks."""
+    """Lets requests pass that have the header `Authorization: Bearer TOKEN`, and health checks."""
 
     def __init__(self, token: str) -> None:
         self.expected = f"Bearer {token}".encode()
@@ -32,6 +32,5 @@ class TokenCheck(AuthenticationBackend):
 
 def refuse(conn: HTTPConnection, error: AuthenticationError) -> Response:
     """The answer to a request without the right token."""
-    return Refusal(
-        401, "unauthorized", "Send the header `Authorization: Bearer TOKEN` with the right token."
-    ).response()
+    message = "Send the header `Authorization: Bearer TOKEN` with the right token."
+    return Refusal(401, "unauthorized", message).response()

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.cifar10 import PIXEL_BYTES, records_of
-from pipeline.params import DownloadParams
+from pipeline.base.params import DownloadParams
+from pipeline.data.records import PIXEL_BYTES, records_of
 
 NAMES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from pipeline import car_truck
-from pipeline.params import DataParams, Params
+from pipeline.base.params import DataParams, Params, approach_names
+from pipeline.data.extract import extract
 from tests.archives import make_batches, record_files, running_server
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def document():
 
 @pytest.fixture
 def params(document):
-    return Params.model_validate(document)
+    return Params.of(document, approach_names())
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def data_params():
 @pytest.fixture
 def records(tmp_path):
     """Six small record files and their digests, 20 images a class in each."""
-    from pipeline.files import sha256_of
+    from pipeline.base.files import sha256_of
 
     folder = tmp_path / "cifar10"
     folder.mkdir()
@@ -75,13 +75,13 @@ def records(tmp_path):
 @pytest.fixture
 def dataset(records, data_params):
     """200 training images (40 of them validation) and 40 test images, learnable."""
-    return car_truck.extract(records, data_params, seed=0)
+    return extract(records, data_params, seed=0)
 
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory):
     """As `dataset`, made once."""
-    from pipeline.files import sha256_of
+    from pipeline.base.files import sha256_of
 
     folder = tmp_path_factory.mktemp("records")
     paths = {folder / name: content for name, content in record_files(make_batches(20)).items()}
@@ -93,7 +93,7 @@ def small_dataset(tmp_path_factory):
         images_per_class={"train": 100, "test": 20},
         validation_share=0.2,
     )
-    return car_truck.extract({path: sha256_of(path) for path in paths}, params, seed=0)
+    return extract({path: sha256_of(path) for path in paths}, params, seed=0)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.files import sha256_of
+from pipeline.base.files import sha256_of
 from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
 from tests.conftest import ROOT, copy_of_repository
 
@@ -83,7 +83,8 @@ class Repository:
 
     def not_cached(self) -> list[Path]:
         """The results that git keeps."""
-        return [*self.folder.glob("models/*/metrics.json"), *self.folder.glob("reports/leaderboard.*")]
+        kept = ("reports/metrics/*.json", "reports/leaderboard.*", "reports/results.json")
+        return [path for pattern in kept for path in self.folder.glob(pattern)]
 
     def digests(self) -> dict[str, str]:
         """Every result file and its digest."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from pipeline.served import free_port
+from pipeline.commands.served import free_port
 from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
@@ -99,22 +99,15 @@ def make_service(folder: Path, dataset) -> Path:
     """Put into `folder` what `bentoml serve` needs: the code and a small champion, made the way `package` makes it."""
     import torch
 
-    from pipeline import results
-    from pipeline.evaluation import predict_logits
-    from pipeline.export import package
-    from pipeline.files import write_json
-    from pipeline.models import LeastSquares
-    from pipeline.results import Trained
+    from pipeline.approaches.baseline import LeastSquares
+    from pipeline.packaging.export import package
+    from tests.projects import write_result
 
     shutil.copytree(ROOT / "serving", folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(ROOT / "pyproject.toml", folder)
     with chdir(folder):
         rows = dataset.rows("train")
         model = LeastSquares().fit(torch.from_numpy(dataset.images[rows]), torch.from_numpy(dataset.labels[rows]))
-        cpu = torch.device("cpu")
-        logits = predict_logits(model, dataset.images, cpu)
-        trained = Trained(model, 1.0)
-        result = results.write("baseline", "Least squares", trained, dataset, logits, seed=0, device=cpu, recipe={})
-        write_json(result.folder / "run.json", {"run_id": "0" * 32, "run_name": "baseline", "experiment": "e"})
-        package(result, dataset, 1e-4, Path("models/champion"))
+        result = write_result(model, dataset, "baseline", "baseline")
+        package(result, model, dataset, 1e-4, Path("models/champion"))
     return folder

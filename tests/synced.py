@@ -12,7 +12,8 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking._tracking_service import utils
 
-from pipeline import store, sync, tracking
+from pipeline.tracking import connection as tracking
+from pipeline.tracking import store, sync
 from tests import projects
 from tests.projects import working_in
 

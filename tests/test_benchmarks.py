@@ -7,7 +7,8 @@ import torch
 
 from benchmarks import ablation, seeds, training
 from benchmarks.page import table
-from pipeline import car_truck
+from pipeline import approaches
+from pipeline.data.dataset import save
 from tests.conftest import ROOT
 
 
@@ -37,17 +38,19 @@ def test_the_seeds_page_of_a_gpu_has_its_own_target_and_how_much_of_it_was_used(
 
 
 def test_a_gpu_gets_more_pixels_and_epochs_of_the_same_recipe(params):
-    changed = seeds.for_gpu(params).transfer
-    told = f"-S transfer.resolution={changed.resolution} -S transfer.training.epochs={changed.training.epochs}"
-    assert told in (ROOT / "docs/training.md").read_text()
-    assert (changed.resolution, changed.training.epochs) > (params.transfer.resolution, params.transfer.training.epochs)
-    assert changed.model_copy(update={"resolution": 128, "training": params.transfer.training}) == params.transfer
+    changed = approaches.model(seeds.for_gpu(params), "transfer").params
+    command = f"-S transfer.resolution={changed.resolution} -S transfer.training.epochs={changed.training.epochs}"
+    assert command in (ROOT / "docs/training.md").read_text()
+    usual = approaches.model(params, "transfer").params
+    assert (changed.resolution, changed.training.epochs) > (usual.resolution, usual.training.epochs)
+    assert changed.model_copy(update={"resolution": 128, "training": usual.training}) == usual
 
 
 def test_the_ablation_goes_from_the_lectures_recipe_to_the_tuned_one(params):
-    recipes = list(ablation.steps(params.cnn.lecture, params.cnn.tuned).values())
-    assert recipes[0] == params.cnn.lecture
-    assert recipes[-1] == params.cnn.tuned, "DIFFERENCES names every param in which the two differ"
+    lecture, tuned = (approaches.model(params, "cnn", recipe).params for recipe in ("lecture", "tuned"))
+    recipes = list(ablation.steps(lecture, tuned).values())
+    assert recipes[0] == lecture
+    assert recipes[-1] == tuned, "DIFFERENCES names every param in which the two differ"
     assert all(one != other for one, other in pairwise(recipes))
 
 
@@ -75,7 +78,7 @@ def worker(seconds: list[float], accuracies: list[float]) -> training.Worker:
 
 
 def test_the_ratio_to_keras_is_the_median_of_pairs_without_the_first(dataset, in_tmp, monkeypatch):
-    car_truck.save(dataset)
+    save(dataset)
     monkeypatch.setattr(training, "gflops_of_a_product", lambda _: 100.0)
     ours = worker([9.0, 1.0, 1.0, 2.0], [0.84, 0.86, 0.88, 0.89])
     keras = worker([1.0, 3.0, 2.0, 3.0], [0.5, 0.6, 0.7, 0.86])

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from pipeline import devices
-from pipeline.devices import choose_device, choose_precision
-from pipeline.errors import PipelineError
+from pipeline.base.errors import PipelineError
+from pipeline.learning import devices
+from pipeline.learning.devices import choose_device, choose_precision
 from pipeline.stages import check
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

@@ -16,9 +16,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pipeline import car_truck, results
-from pipeline.devices import choose_device
-from pipeline.errors import PipelineError
+from pipeline import approaches
+from pipeline.base.errors import PipelineError
+from pipeline.data.dataset import save
+from pipeline.learning.devices import choose_device
+from pipeline.results.metrics import measure
+from pipeline.results.result import read
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -26,24 +29,27 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from pipeline import car_truck, distributed, training
-from pipeline.errors import run_as_command
-from pipeline.models import LectureCnn
-from pipeline.params import TrainingParams
-from pipeline.training import Job, fit
+from pipeline.approaches.cnn import LectureCnn
+from pipeline.base.errors import run_as_command
+from pipeline.data.dataset import load
+from pipeline.learning import loop, processes
+from pipeline.learning.approach import Job
+from pipeline.learning.devices import Precision
+from pipeline.learning.loop import fit
+from pipeline.learning.params import TrainingParams
 
-training.choose_precision = lambda _: (torch.float32, "float32: a test")
+loop.choose_precision = lambda _: Precision(torch.float32, "", "a test")
 settings = {settings}
 
 def main():
     torch.set_num_threads(1)
-    with distributed.joined(torch.device("cpu")):
-        torch.manual_seed(distributed.rank())  # the leader's weights must be the ones
+    with processes.joined(torch.device("cpu")):
+        torch.manual_seed(processes.rank())  # the leader's weights must be the ones
         model = LectureCnn("rgb")
         model.dropout.p = 0.0  # its draws are each process's own
-        fit(model, TrainingParams(**settings), Job(car_truck.load(), 0, torch.device("cpu"), Path("checkpoint.pt")))
+        fit(model, TrainingParams(**settings), Job(load(), 0, torch.device("cpu"), Path("checkpoint.pt")))
         weights = {{name: tensor.contiguous() for name, tensor in model.state_dict().items()}}
-        save_file(weights, f"weights-{{distributed.size()}}-{{distributed.rank()}}.safetensors")
+        save_file(weights, f"weights-{{processes.size()}}-{{processes.rank()}}.safetensors")
 
 run_as_command(main)
 """
@@ -55,7 +61,7 @@ SETTINGS = {
 
 @pytest.fixture
 def folder(dataset, in_tmp):
-    car_truck.save(dataset)
+    save(dataset)
     return in_tmp
 
 
@@ -99,16 +105,17 @@ def test_transfer_learning_in_two_processes_leaves_one_result(folder, document):
     (folder / "params.yaml").write_text(yaml.safe_dump(document | {"device": "cpu"}))
     clean = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     done = subprocess.run(
-        [sys.executable, *TORCHRUN, "-m", "pipeline.stages.transfer"], cwd=folder, capture_output=True, text=True,
+        [sys.executable, *TORCHRUN, "-m", "pipeline.stages.train", "transfer"],
+        cwd=folder, capture_output=True, text=True,
         env=clean | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("a new head on frozen layers") == 1, "the leader alone fits it"
+    assert done.stdout.count("fitted a new head on frozen layers") == 1, "the leader alone fits it"
     assert done.stdout.count("epoch   1/1") == 1
-    result = results.read(folder / "models/transfer")
-    assert result.metrics.frozen_test_accuracy is not None
+    result = read(folder / "models/transfer")
+    assert measure(result).frozen_test_accuracy is not None
     assert result.card.recipe["processes"] == 2
-    result.model()
+    approaches.rebuild(result.card, result.folder)
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         assert database.execute("select count(*) from runs").fetchone() == (1,)
 
@@ -119,7 +126,7 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch):
     with pytest.raises(PipelineError, match="processes = 2: each needs a GPU of its own and there are 1"):
         choose_device("auto", processes=2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # torchrun by hand
-    with pytest.raises(PipelineError, match="allowed: at most so many, or device: cpu"):
+    with pytest.raises(PipelineError, match="allowed: at most that many, or device: cpu"):
         choose_device("cuda")
     assert choose_device("cpu", processes=2) == torch.device("cpu")
 
@@ -131,7 +138,8 @@ def test_ctrl_c_in_the_middle_of_an_epoch_is_one_word_and_leaves_nobody(folder, 
     document |= {"device": "cpu", "processes": processes}
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "pipeline.stages.cnn", "tuned"], cwd=folder, start_new_session=True, text=True,
+        [sys.executable, "-u", "-m", "pipeline.stages.train", "cnn", "tuned"],
+        cwd=folder, start_new_session=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     family = []

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import cifar10
-from pipeline.cifar10 import download, read_records, records_of
-from pipeline.errors import PipelineError
-from pipeline.fetch import fetch_archive
-from pipeline.files import sha256_of
+from pipeline.base.errors import PipelineError
+from pipeline.base.files import sha256_of
+from pipeline.data import cifar10
+from pipeline.data.cifar10 import download
+from pipeline.data.fetch import fetch_archive
+from pipeline.data.records import read_records, records_of
 from tests.archives import ARCHIVES, NAMES, download_params, make_batches, record_files, source, tar_of
 
 BATCHES = make_batches(2)
@@ -252,6 +253,6 @@ def test_a_record_file_of_other_bytes_is_refused_by_name(tmp_path_factory, conte
 
 
 def cifar10_source(document: dict):
-    from pipeline.params import Source
+    from pipeline.base.params import Source
 
     return Source.model_validate(document)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation import correct, mcnemar, split_accuracies, wilson
+from pipeline.results.metrics import correct, mcnemar, split_accuracies, wilson
 
 
 @pytest.mark.parametrize(

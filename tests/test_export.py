@@ -2,37 +2,40 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline import export, results
-from pipeline.backbones import PACKAGED
-from pipeline.errors import PipelineError
-from pipeline.evaluation import predict_logits
-from pipeline.export import export_onnx, onnx_probabilities, package, prove
-from pipeline.files import write_json
-from pipeline.models import LeastSquares, LectureCnn, TransferNet
-from pipeline.results import Trained
+from pipeline import approaches
+from pipeline.approaches.baseline import LeastSquares
+from pipeline.approaches.cnn import LectureCnn
+from pipeline.approaches.transfer import TransferNet
+from pipeline.approaches.transfer.backbones import PACKAGED
+from pipeline.base.errors import PipelineError
+from pipeline.base.files import write_json
+from pipeline.learning.predict import predict_logits
+from pipeline.packaging import export
+from pipeline.packaging.export import export_onnx, onnx_probabilities, package, prove
+from pipeline.results.metrics import measure
+from pipeline.results.result import read
 from serving.classifier import Classifier, ModelFault
 from tests.conftest import ROOT
+from tests.projects import write_result
 
 CPU = torch.device("cpu")
 
 
-def make_result(model, dataset, name="some"):
-    """A result folder under the current one, as a stage writes it."""
-    logits = predict_logits(model, dataset.images, CPU)
-    result = results.write(name, "Some model", Trained(model, 1.0), dataset, logits, seed=0, device=CPU, recipe={})
-    write_json(result.folder / "run.json", {"run_id": "abc", "run_name": name, "experiment": "e"})
-    return result
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return LectureCnn("grayscale").eval()
 
 
 @pytest.fixture
-def result(dataset, in_tmp):
-    torch.manual_seed(0)
-    return make_result(LectureCnn("grayscale").eval(), dataset)
+def result(network, dataset, in_tmp):
+    return write_result(network, dataset)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +45,9 @@ def packaged(tmp_path_factory):
 
 
 @pytest.fixture
-def champion(packaged, result, dataset, in_tmp):
+def champion(packaged, result, network, dataset, in_tmp):
     if not packaged.exists():
-        package(result, dataset, 1e-4, packaged)
+        package(result, network, dataset, 1e-4, packaged)
     return shutil.copytree(packaged, in_tmp / "champion")
 
 
@@ -75,14 +78,20 @@ def test_an_export_that_answers_differently_fails_its_proof(result, dataset, tmp
         prove(tmp_path / "other.onnx", result, dataset, tolerance=1e-4)
 
 
-def test_nothing_unproved_is_packaged(result, dataset, in_tmp, monkeypatch):
+def test_answers_that_are_not_numbers_fail_the_proof(result, dataset, monkeypatch):
+    monkeypatch.setattr(export, "onnx_probabilities", lambda _, images: np.full(len(images), np.nan, np.float32))
+    with pytest.raises(PipelineError, match="probabilities by up to nan"):
+        prove(Path("model.onnx"), result, dataset, tolerance=1e-4)
+
+
+def test_nothing_unproved_is_packaged(result, network, dataset, in_tmp, monkeypatch):
     def export_another(_, path):
         torch.manual_seed(1)
         export_onnx(LectureCnn("grayscale"), path)
 
     monkeypatch.setattr(export, "export_onnx", export_another)
     with pytest.raises(PipelineError):
-        package(result, dataset, 1e-4, in_tmp / "champion")
+        package(result, network, dataset, 1e-4, in_tmp / "champion")
     assert not (in_tmp / "champion").exists()
 
 
@@ -90,8 +99,8 @@ def test_serving_loads_what_was_packaged_and_answers_as_the_result(champion, res
     classifier = Classifier.load(champion)
     assert classifier.card.model_dump()["parity"]["largest_difference"] < 1e-5
     assert classifier.class_names == ("car", "truck")
-    found = classifier.probabilities(np.array(dataset.images))
-    assert np.allclose(found, result.predictions["probability"], atol=1e-5)
+    answers = classifier.probabilities(np.array(dataset.images))
+    assert np.allclose(answers, result.predictions["probability"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -125,43 +134,38 @@ def test_serving_says_which_key_of_the_card_is_damaged(champion, key, value):
         Classifier.load(champion)
 
 
-def test_a_result_without_validation_split_is_read_and_ranked(records, data_params, in_tmp):
-    from pipeline import car_truck, leaderboard
+def test_a_result_without_validation_split_is_read_and_ranked(records, network, data_params, in_tmp):
+    from pipeline.data.extract import extract
+    from pipeline.results import leaderboard
 
-    dataset = car_truck.extract(records, data_params.model_copy(update={"validation_share": 0.0}), seed=0)
-    torch.manual_seed(0)
-    result = results.read(make_result(LectureCnn("grayscale").eval(), dataset).folder)
-    assert result.metrics.validation_accuracy is None
+    dataset = extract(records, data_params.model_copy(update={"validation_share": 0.0}), seed=0)
+    result = write_result(network, dataset)
+    assert measure(result).validation_accuracy is None
     document = leaderboard.build([result], dataset)
     assert document["chosen_by"] == "train_accuracy"
     leaderboard.write(document, in_tmp / "reports")
 
 
 def test_a_result_makes_a_round_trip(result, dataset):
-    read = results.read(result.folder)
-    assert read.card == result.card
-    assert read.metrics == result.metrics
     images = torch.from_numpy(np.array(dataset.images[:5]))
     expected = torch.tensor(result.predictions["probability"].to_numpy()[:5])
-    assert torch.allclose(torch.sigmoid(read.model()(images)), expected, atol=1e-6)
+    assert torch.allclose(torch.sigmoid(approaches.rebuild(result.card, result.folder)(images)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", ["card.json", "metrics.json", "predictions.parquet", "history.csv", "model.safetensors"]
-)
+@pytest.mark.parametrize("name", ["card.json", "predictions.parquet", "history.csv", "model.safetensors"])
 @pytest.mark.parametrize("fault", ["missing", "damaged"])
 def test_a_damaged_result_is_an_error_that_names_the_file(result, name, fault):
     path = result.folder / name
     path.unlink() if fault == "missing" else path.write_bytes(b"\x00damaged")
     with pytest.raises(PipelineError, match=name.replace(".", r"\.")):
-        results.read(result.folder).model()
+        approaches.rebuild(read(result.folder).card, result.folder)
 
 
 def test_a_card_with_an_unknown_field_is_refused(result):
     card = json.loads((result.folder / "card.json").read_text()) | {"surprise": 1}
     write_json(result.folder / "card.json", card)
     with pytest.raises(PipelineError, match=r"card\.json is damaged"):
-        results.read(result.folder)
+        read(result.folder)
 
 
 def test_the_file_says_nothing_of_the_code_and_the_folder_it_was_made_in(tmp_path):

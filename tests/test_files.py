@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.errors import PipelineError, run_as_command
-from pipeline.files import atomic, read_json, write_json
+from pipeline.base.errors import PipelineError, run_as_command
+from pipeline.base.files import atomic, read_json, write_json
 
 
 def test_a_file_appears_only_when_its_block_ends_well(tmp_path):

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import training
-from pipeline.stages import cnn, transfer
-from pipeline.training import Job
+from pipeline import approaches
+from pipeline.learning import loop as training
+from pipeline.learning.approach import Job
+from pipeline.learning.devices import Precision
 
 FILE = Path(__file__).parent / "golden_losses.json"
 STEPS = 20
@@ -25,7 +26,7 @@ class Enough(BaseException):
     pass
 
 
-@pytest.mark.parametrize("recipe", ["lecture", "tuned", "transfer"])
+@pytest.mark.parametrize("recipe", ["cnn-lecture", "cnn-tuned", "transfer"])
 def test_the_first_losses_are_the_golden_ones(recipe, params, dataset, tmp_path, monkeypatch, request):
     losses = []
     step = training._Training._step
@@ -38,16 +39,17 @@ def test_the_first_losses_are_the_golden_ones(recipe, params, dataset, tmp_path,
         return loss, right
 
     monkeypatch.setattr(training._Training, "_step", recorded)
-    monkeypatch.setattr(training, "choose_precision", lambda _: (torch.float32, "float32: the same on every processor"))
+    monkeypatch.setattr(
+        training, "choose_precision", lambda _: Precision(torch.float32, "", "the same on every processor")
+    )
     job = Job(dataset, seed=0, device=torch.device("cpu"), checkpoint=tmp_path / "checkpoint.pt")
-    section = params.transfer if recipe == "transfer" else getattr(params.cnn, recipe)
+    model = approaches.models(params)[recipe]
     # Small batches and pictures, for 160 images and a short test; all else is the recipe's own.
-    section = section.model_copy(update={"training": section.training.model_copy(update={"batch_size": 16})})
-    train = transfer.train if recipe == "transfer" else cnn.train
-    if recipe == "transfer":
-        section = section.model_copy(update={"resolution": 32})
+    changes = {"training": model.training.model_copy(update={"batch_size": 16})}
+    if "resolution" in type(model.params).model_fields:
+        changes["resolution"] = 32
     with pytest.raises(Enough):
-        train(section, job)
+        model.approach.train(model.params.model_copy(update=changes), job)
     golden = json.loads(FILE.read_text()) if FILE.exists() else {}
     if request.config.getoption("--refresh-golden"):
         FILE.write_text(json.dumps(golden | {recipe: [round(loss, 6) for loss in losses]}, indent=1) + "\n")

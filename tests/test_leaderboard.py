@@ -6,11 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import known_facts, leaderboard
-from pipeline.errors import PipelineError
-from pipeline.evaluation import Metrics, split_accuracies, wilson
-from pipeline.models import Architecture
-from pipeline.results import ModelCard, Result
+from pipeline.base.errors import PipelineError
+from pipeline.learning.card import ModelCard
+from pipeline.results import known_facts, leaderboard
+from pipeline.results.metrics import wilson
+from pipeline.results.result import Result
+
+
+@pytest.fixture(autouse=True)
+def _no_folders(monkeypatch):
+    """These results are tables without files."""
+    monkeypatch.setattr(leaderboard, "result_digest", lambda _: "")
 
 
 def make(dataset, name: str, wrong: dict[str, int]) -> Result:
@@ -21,12 +27,11 @@ def make(dataset, name: str, wrong: dict[str, int]) -> Result:
         rows = dataset.rows(split)[:count]
         probability[rows] = 1 - probability[rows]
     predictions = dataset.manifest[["id", "split", "label"]].assign(probability=probability)
-    accuracy = {f"{split}_accuracy": value for split, value in split_accuracies(predictions).items()}
-    metrics = Metrics(**accuracy, test_accuracy_low=0.0, test_accuracy_high=1.0, seconds=1.0, parameters=10)
     card = ModelCard(
         name=name,
         title=name,
-        architecture=Architecture(kind="least_squares"),
+        approach="baseline",
+        architecture={},
         classes=dataset.classes,
         class_names=dataset.class_names,
         dataset_digest=dataset.digest,
@@ -34,10 +39,13 @@ def make(dataset, name: str, wrong: dict[str, int]) -> Result:
         recipe={},
         device="cpu",
         hardware="a CPU",
+        precision="bfloat16 (AVX512_BF16)",
+        parameters=10,
+        seconds=1.0,
         weights_sha256="",
         versions={"torch": "2"},
     )
-    return Result(None, card, metrics, predictions, pd.DataFrame())
+    return Result(None, card, predictions, pd.DataFrame())
 
 
 def test_validation_chooses_the_champion_whatever_the_test_split_says(dataset):
@@ -94,6 +102,7 @@ def test_the_files_say_the_same(dataset, tmp_path):
     text = leaderboard.write(leaderboard.build(results, dataset), tmp_path)
     assert (tmp_path / "leaderboard.md").read_text() == text
     assert "| **cnn-lecture** | 100.00 % | 100.00 % | 90.00 % |" in text
+    assert "1 s, bfloat16 (AVX512_BF16) |" in text, "a figure stands beside its precision"
     assert "*people, individual*" in text
     assert "*the lecture's baseline* | 72 % | | 63 %" in text
     assert pd.read_csv(tmp_path / "leaderboard.csv")["test_accuracy"].tolist() == [0.9, 0.7]

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from pipeline import backbones
-from pipeline.backbones import (
+from pipeline.approaches.baseline import LeastSquares
+from pipeline.approaches.cnn import LectureCnn
+from pipeline.approaches.transfer import TransferNet, backbones
+from pipeline.approaches.transfer.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PACKAGED,
@@ -22,8 +24,7 @@ from pipeline.backbones import (
     check_backbone,
     packaged_weights,
 )
-from pipeline.errors import PipelineError
-from pipeline.models import LeastSquares, LectureCnn, TransferNet, build
+from pipeline.base.errors import PipelineError
 
 MODELS = [
     LeastSquares,
@@ -47,7 +48,7 @@ def test_every_model_turns_uint8_images_into_float32_logits(make, some_images):
 def test_every_model_is_rebuilt_by_its_architecture(make, some_images):
     torch.manual_seed(0)
     model = make().eval()
-    rebuilt = build(model.architecture)
+    rebuilt = type(model)(**model.architecture)
     rebuilt.load_state_dict(model.state_dict())
     images = torch.from_numpy(some_images)
     assert torch.equal(rebuilt.eval()(images), model(images))
@@ -146,8 +147,8 @@ def test_folding_keeps_what_a_backbone_computes(name):
     pixels = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = network(pixels)
-        found = Backbone(network, 1000, (0.5,) * 3, (0.5,) * 3)(pixels)
-    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+        folded = Backbone(network, 1000, (0.5,) * 3, (0.5,) * 3)(pixels)
+    assert torch.allclose(folded, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "another network's"])
@@ -170,8 +171,8 @@ def test_the_packaged_backbone_turned_and_folded_computes_what_timm_does(side):
     pixels = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         expected = network.eval().forward_head(network.forward_features(pixels), pre_logits=True)
-        found = build_backbone(PACKAGED[0], pretrained=True)(pixels.flip(2, 3))
-    assert torch.allclose(found, expected, atol=1e-4)
+        features = build_backbone(PACKAGED[0], pretrained=True)(pixels.flip(2, 3))
+    assert torch.allclose(features, expected, atol=1e-4)
 
 
 def test_a_strided_depthwise_convolution_stays_in_float32_on_a_cpu():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pipeline.optimizers import KerasRMSprop, make_optimizer, make_schedule
-from pipeline.params import TrainingParams
+from pipeline.learning.optimizers import KerasRMSprop, make_optimizer, make_schedule
+from pipeline.learning.params import TrainingParams
 
 PARAMS = {
     "epochs": 1, "batch_size": 2, "optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.0,

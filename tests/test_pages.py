@@ -8,7 +8,8 @@ import shutil
 import pytest
 import requests
 
-from pipeline import chart_view, sync, tracking
+from pipeline.tracking import chart_view, sync
+from pipeline.tracking import connection as tracking
 from tests import projects
 from tests.browser import Seen, chromium_or_skip, open_page, overflow, pictures_shown, screenshot
 from tests.mlflow_server import running_mlflow

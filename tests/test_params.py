@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from pipeline.errors import PipelineError
-from pipeline.params import load_params
+from pipeline import approaches
+from pipeline.base.errors import PipelineError
+from pipeline.base.params import load_params
 
 
 def change(document: dict, key: str, value) -> None:
@@ -14,9 +15,15 @@ def change(document: dict, key: str, value) -> None:
     document[last] = value
 
 
+def read():
+    """All of params.yaml, as the stage `check` reads it."""
+    return approaches.models(load_params())
+
+
 def test_the_repositorys_params_are_valid(params):
     assert params.data.class_names == ["car", "truck"]
     assert len(params.download.sources) == 3
+    assert list(approaches.models(params)) == ["baseline", "cnn-lecture", "cnn-tuned", "transfer"]
 
 
 @pytest.mark.parametrize(
@@ -42,27 +49,52 @@ def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(in_tmp, docu
     change(document, key, value)
     (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(PipelineError) as caught:
-        load_params()
-    message = str(caught.value)
-    assert "\n" not in message
+        read()
+    message, *others = str(caught.value).splitlines()
+    assert not others or key == "processes", "which concerns the batches of every training"
     assert message.startswith("params.yaml: ")
     for part in expected:
         assert part in message
 
 
-def test_each_mistake_has_its_line(in_tmp, document):
-    change(document, "seed", "zero")
-    change(document, "transfer.resolution", 5)
-    del document["package"]
+@pytest.mark.parametrize(
+    "mistakes",
+    [{"seed": "zero", "processes": 0}, {"transfer.resolution": 5, "cnn.lecture.mirror": 1, "cnn.tuned.color": "red"}],
+)
+def test_each_mistake_has_its_line(in_tmp, document, mistakes):
+    for key, value in mistakes.items():
+        change(document, key, value)
     (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(PipelineError) as caught:
-        load_params()
+        read()
     lines = str(caught.value).splitlines()
-    assert len(lines) == 3
-    assert any("package is missing" in line for line in lines)
+    assert len(lines) == len(mistakes)
+    for key in mistakes:
+        assert any(f"params.yaml: {key} = " in line for line in lines)
 
 
-@pytest.mark.parametrize(("text", "part"), [("seed: [", "is not YAML"), ("", "the file"), ("- 1", "the file")])
+def test_what_is_missing_or_unknown_is_named(in_tmp, document):
+    del document["package"]
+    document["transfre"] = document.pop("transfer")
+    (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(PipelineError, match="package is missing") as caught:
+        read()
+    assert "transfre" in str(caught.value)
+    assert "there is no such key" in str(caught.value)
+
+
+def test_an_approach_or_a_recipe_that_is_not_there_is_named(params):
+    with pytest.raises(PipelineError, match="no approach 'forest'; pipeline/approaches has baseline, cnn, transfer"):
+        approaches.model(params, "forest")
+    with pytest.raises(PipelineError, match="no recipe 'best': the approach cnn has the recipes lecture, tuned"):
+        approaches.model(params, "cnn", "best")
+    with pytest.raises(PipelineError, match="the approach transfer has no recipes"):
+        approaches.model(params, "transfer", "best")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("seed: [", "is not YAML"), ("", "keys and values"), ("- 1", "keys and values")]
+)
 def test_a_file_that_is_no_mapping_is_a_clear_error(in_tmp, text, part):
     (in_tmp / "params.yaml").write_text(text)
     with pytest.raises(PipelineError, match=part):

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 import requests
 
-from pipeline.served import free_port, running
+from pipeline.commands.served import free_port, running
 from tests.repository import BIN, reproduced
 
 __all__ = ["reproduced"]
@@ -46,10 +46,10 @@ def test_experiments_land_in_the_one_database_by_their_names(reproduced):
 @pytest.mark.slow
 def test_mlflow_serves_the_registered_champion(reproduced):
     """`mlflow models serve` answers as the ONNX file does."""
-    from pipeline import car_truck
-    from pipeline.export import onnx_probabilities
+    from pipeline.data.dataset import load
+    from pipeline.packaging.export import onnx_probabilities
 
-    images = car_truck.load(reproduced.folder / "data/car_truck").images[:3]
+    images = load(reproduced.folder / "data/dataset").images[:3]
     port = free_port()
     environment = reproduced.environment | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     command = [BIN / "mlflow", "models", "serve", "-m", "models:/car-or-truck@champion", "--env-manager", "local"]
@@ -73,7 +73,7 @@ def test_two_processes_train_where_a_param_says_so(reproduced):
         done = reproduced.run("dvc", "repro", "--force", "--single-item", "cnn@tuned")
         assert "in 2 processes" in done.stdout
         assert done.stdout.count("epoch   3/20") == 1
-        metrics = reproduced.json("models/cnn-tuned/metrics.json")
+        metrics = reproduced.json("reports/metrics/cnn-tuned.json")
         assert metrics["train_accuracy"] > 0.9
     with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
         (after,) = database.execute(count).fetchone()

@@ -11,10 +11,11 @@ import mlflow
 import numpy as np
 import pytest
 
-from pipeline import sync, tracking
-from pipeline.errors import PipelineError
-from pipeline.export import onnx_probabilities
+from pipeline.base.errors import PipelineError
+from pipeline.packaging.export import onnx_probabilities
 from pipeline.stages import sync as sync_stage
+from pipeline.tracking import connection as tracking
+from pipeline.tracking import sync
 from tests import projects
 from tests.mlflow_server import running_mlflow
 from tests.projects import MODELS, small_params, train_cnn, working_in

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from pipeline.provenance import CodeVersion, code_version
+from pipeline.base.provenance import CodeVersion, code_version
 
 
 def git(*arguments: str) -> str:
@@ -33,7 +33,7 @@ def test_changed_or_new_code_or_params_count(checkout, name):
     assert code_version().changed is True
 
 
-@pytest.mark.parametrize("name", ["dvc.lock", "README.md", "models/x/metrics.json"])
+@pytest.mark.parametrize("name", ["dvc.lock", "README.md", "reports/metrics/x.json"])
 def test_what_makes_no_result_does_not_count(checkout, name):
     (checkout / name).parent.mkdir(parents=True, exist_ok=True)
     (checkout / name).write_text("two")

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from pipeline.served import running
+from pipeline.commands.served import running
 from tests.conftest import ROOT
 from tests.repository import Repository, reproduced
 

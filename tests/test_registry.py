@@ -13,8 +13,9 @@ from pathlib import Path
 import mlflow
 import numpy as np
 
-from pipeline import results, store
-from pipeline.files import read_json, sha256_of
+from pipeline.base.files import read_json, sha256_of
+from pipeline.results import result as results
+from pipeline.tracking import store
 from tests.conftest import ROOT
 from tests.synced import aliases, connected, original, project, runs, synced
 

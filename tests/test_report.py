@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from pipeline import charts, figures, report
-from pipeline.models import LectureCnn
-from pipeline.templating import render
+from pipeline import approaches
+from pipeline.approaches.cnn import LectureCnn
+from pipeline.base.files import read_json
+from pipeline.data.dataset import Dataset
+from pipeline.pictures import charts, figures
+from pipeline.report import report
+from pipeline.results import leaderboard
+from pipeline.results.result import read
+from pipeline.results.templating import render
 from tests import projects
 
 
@@ -39,7 +46,7 @@ def test_an_edge_answers_to_its_own_filter_alone():
 
 
 def test_the_diagram_has_the_shapes_of_the_slides():
-    layers = report.architecture(LectureCnn("grayscale"))
+    layers = LectureCnn("grayscale").layers()
     shapes = [(32, 32, 1), (26, 26, 32), (13, 13, 32), (9, 9, 64), (4, 4, 64), (2, 2, 64), (256,), (64,), (1,)]
     assert [layer.shape for layer in layers] == shapes
     assert sum(layer.parameters for layer in layers) == sum(w.numel() for w in LectureCnn("grayscale").parameters())
@@ -53,17 +60,14 @@ def test_the_page_needs_nothing_from_outside(page):
     assert "@import" not in text and "<script" not in text
 
 
-def test_the_page_is_the_same_when_made_again(page):
+def test_the_page_is_the_same_when_made_again(page, small_dataset):
     first = (page / "reports/report.html").read_text()
     with projects.working_in(page):
-        projects.rank_package_and_tell(projects.small_params())
+        projects.rank_package_and_tell(projects.small_params(), small_dataset)
     assert (page / "reports/report.html").read_text() == first
 
 
 def test_another_pair_of_classes_is_told_without_the_lectures_figures(page, small_dataset):
-    from pipeline import leaderboard, results
-    from pipeline.car_truck import Dataset
-
     renamed = small_dataset.manifest["class_name"].map({"car": "cat", "truck": "<dog>"})
     other = Dataset(
         small_dataset.images,
@@ -72,15 +76,15 @@ def test_another_pair_of_classes_is_told_without_the_lectures_figures(page, smal
         ["cat", "<dog>"],
         small_dataset.digest,
     )
-    found = [results.read(page / "models" / name) for name in projects.MODELS]
-    found = [
-        dataclasses.replace(one, card=one.card.model_copy(update={"class_names": ["cat", "<dog>"]})) for one in found
+    results = [read(page / "models" / name) for name in projects.MODELS]
+    results = [
+        dataclasses.replace(one, card=one.card.model_copy(update={"class_names": ["cat", "<dog>"]})) for one in results
     ]
-    board = leaderboard.build(found, other)
-    from pipeline.files import read_json
-
+    networks = {one.name: approaches.rebuild(one.card, one.folder) for one in results}
+    board = leaderboard.build(results, other)
     champion = read_json(page / "models/champion/card.json")
-    text = report.build(found, other, projects.small_params(), board, champion, None)
+    with projects.working_in(page):
+        text = report.build(results, networks, other, projects.small_params(), board, champion, None)
     assert "the lecture</th>" not in text
     assert "97.68" not in text
     assert "<dog>" not in text, "what comes from params is escaped"
@@ -88,18 +92,19 @@ def test_another_pair_of_classes_is_told_without_the_lectures_figures(page, smal
 
 
 def test_percent_shows_nothing_as_a_dash():
-    assert "–" in render("leaderboard.md", **empty_board())
+    assert "–" in render(Path(leaderboard.__file__).with_name("leaderboard.md"), **empty_board())
 
 
 def empty_board() -> dict:
     model = {
         "name": "one", "train_accuracy": 0.5, "validation_accuracy": None, "test_accuracy": 0.5, "test_low": 0.4,
-        "test_high": 0.6, "parameters": 10, "seconds": 1.0, "device": "cpu", "lecture_test": None,
+        "test_high": 0.6, "parameters": 10, "seconds": 1.0, "precision": "float32", "lecture_test": None,
         "lecture_train": None,
         "frozen_test_accuracy": None, "mcnemar_p_against_next": None,
     }  # fmt: skip
     return {
-        "models": [model], "champion": "one", "people": {}, "hardware": ["a CPU"], "versions": {"torch": "2"},
+        "models": [model], "champion": "one", "people": {}, "hardware": ["a CPU"],
+        "precisions": ["float32"], "versions": {"torch": "2"},
         "seeds": [0], "dataset_digest": "0" * 64, "chosen_by": "train_accuracy", "images": {"train": 1, "test": 1},
         "slices": {}, "distinct": str,
     }  # fmt: skip

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -39,6 +41,8 @@ def test_every_address_but_the_health_checks_needs_the_token(start):
         wrong = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer open-sesam"})
         right = requests.get(f"{serving.url}/model", headers={"Authorization": "Bearer open-sesame"})
         assert (wrong.status_code, right.status_code) == (401, 200)
+        large = requests.post(f"{serving.url}/predict", data=bytes(17_000_000))
+        assert large.status_code == 401, "the token is checked before the body is read"
         assert "open-sesame" not in serving.output()
 
 
@@ -73,6 +77,40 @@ def test_limits_are_set_by_the_environment(start):
         assert codes(large) == (422, "image_too_large")
         assert codes(middle, middle) == (413, "too_many_pixels")
         assert codes(bytes(200_000)) == (413, "body_too_large")
+
+
+def test_the_bodies_of_all_requests_together_have_a_limit_and_leave_the_memory(start):
+    with start(CAR_OR_TRUCK_MAX_HELD_MEGABYTES="0.05", CAR_OR_TRUCK_WORKERS="1") as serving:
+
+        def status(content: bytes) -> int:
+            return requests.post(f"{serving.url}/predict", files=[("images", ("a.bmp", content))]).status_code
+
+        small = saved(Image.new("RGB", (70, 70)), "BMP")
+        assert [status(small) for _ in range(5)] == [200] * 5
+        assert [status(bytes(20_000)) for _ in range(5)] == [422] * 5
+        assert [status(bytes(60_000)) for _ in range(3)] == [429] * 3
+        assert status(small) == 200
+
+
+def test_a_refusal_of_an_unread_body_closes_the_connection(url):
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("Content-Length", "100000000")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("connection")) == (413, "close")
+
+
+def test_the_log_has_a_line_for_each_request_except_health_checks(start):
+    with start(CAR_OR_TRUCK_WORKERS="1") as serving:
+        requests.get(f"{serving.url}/readyz")
+        requests.post(f"{serving.url}/predict", data=b"12345", headers={"X-Request-ID": "my-7"})
+        requests.get(f"{serving.url}/secret")
+        time.sleep(0.2)
+        lines = [line for line in serving.output().splitlines() if ", request " in line]
+        assert len(lines) == 2
+        assert re.search(r"POST /predict 415, 5 bytes in, [0-9.]+ ms, request my-7$", lines[0])
+        assert re.search(r"GET other 404, 0 bytes in, [0-9.]+ ms, request [0-9a-f]{32}$", lines[1])
 
 
 def test_the_page_works_without_samples(folder, tmp_path):

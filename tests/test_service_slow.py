@@ -12,7 +12,7 @@ from contextlib import chdir
 import pytest
 import requests
 
-from pipeline.bento import build_bento
+from pipeline.packaging.bento import build_bento
 from tests.hostile import photo, png, saved
 from tests.serving import BIN, Serving, environment, make_service
 

@@ -147,6 +147,8 @@ def test_health_metrics_and_request_ids(url):
         r"car_or_truck_inference_seconds_count [1-9]",
         r'car_or_truck_refusals_total\{reason="unsupported_content_type"\} [1-9]',
         r'bentoml_service_request_total\{endpoint="/predict",http_response_code="200",service_name="\w+"\} [1-9]',
+        r'bentoml_service_request_total\{endpoint="/readyz",http_response_code="200",service_name="\w+"\} [1-9]',
+        r'bentoml_service_request_duration_seconds_count\{endpoint="/predict",service_name="\w+"\} [1-9]',
     ):
         assert re.search(line, metrics), line
 

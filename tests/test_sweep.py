@@ -11,19 +11,21 @@ import optuna
 import pytest
 import yaml
 
-from pipeline import car_truck, sweep
-from pipeline.errors import PipelineError
-from pipeline.models import LectureCnn
-from pipeline.params import Params
-from pipeline.results import Trained
-from pipeline.training import Epoch
+from pipeline import approaches
+from pipeline.approaches.cnn import LectureCnn
+from pipeline.base.errors import PipelineError
+from pipeline.base.params import Params, approach_names
+from pipeline.commands import sweep
+from pipeline.data.dataset import save
+from pipeline.learning.approach import Trained
+from pipeline.learning.card import Epoch
 from tests.conftest import ROOT
 
 
 @pytest.fixture
 def folder(dataset, document, in_tmp):
     """A folder to sweep in: small data, short training."""
-    car_truck.save(dataset)
+    save(dataset)
     document["cnn"]["tuned"]["training"] |= {"epochs": 2, "batch_size": 16}
     document["device"] = "cpu"
     (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
@@ -41,12 +43,12 @@ def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, do
     (name,) = optuna.get_all_study_names(sweep.STORAGE)
     study = optuna.load_study(study_name=name, storage=sweep.STORAGE)
     assert len(study.trials) == 3
-    now = document["cnn"]["tuned"]["training"]
-    assert study.trials[0].params == pytest.approx({name: now[name] for name in study.trials[0].params})
+    start = document["cnn"]["tuned"]["training"]
+    assert study.trials[0].params == pytest.approx({name: start[name] for name in study.trials[0].params})
     printed = capsys.readouterr().out
     lines = yaml.safe_load(printed[printed.rindex("cnn:") :])
-    now |= lines["cnn"]["tuned"]["training"]
-    assert Params.model_validate(document)
+    start |= lines["cnn"]["tuned"]["training"]
+    assert approaches.models(Params.of(document, approach_names()))
     best = study.best_trial
     assert lines["cnn"]["tuned"]["training"] == pytest.approx(best.params, rel=0.01)
     client = mlflow.MlflowClient()
@@ -55,13 +57,13 @@ def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, do
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 3
-    found = next(run for run in children if run.data.tags["optuna_trial"] == str(best.number))
-    assert found.data.metrics["validation_accuracy"] == best.value
-    assert len(client.get_metric_history(found.info.run_id, "epoch/train_loss")) == 2
+    best_run = next(run for run in children if run.data.tags["optuna_trial"] == str(best.number))
+    assert best_run.data.metrics["validation_accuracy"] == best.value
+    assert len(client.get_metric_history(best_run.info.run_id, "epoch/train_loss")) == 2
 
 
 def test_a_study_goes_on_where_its_runs_are_gone(folder):
-    command = [sys.executable, "-m", "pipeline.sweep", "cnn-tuned", "--trials", "1"]
+    command = [sys.executable, "-m", "pipeline.commands.sweep", "cnn-tuned", "--trials", "1"]
     environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     for finished in (1, 2):
         done = subprocess.run(
@@ -88,7 +90,7 @@ def test_a_trial_goes_on_where_mlflow_fails(folder, monkeypatch, capsys):
 
 
 def test_two_processes_share_a_study(folder):
-    command = [sys.executable, "-m", "pipeline.sweep", "cnn-tuned", "--trials", "2"]
+    command = [sys.executable, "-m", "pipeline.commands.sweep", "cnn-tuned", "--trials", "2"]
     environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     started = [
         subprocess.Popen(
@@ -155,6 +157,6 @@ def test_a_loss_that_is_no_number_ends_its_trial_alone(folder, monkeypatch, caps
 
 def test_a_sweep_without_validation_images_is_refused(folder, dataset, document, monkeypatch):
     dataset.manifest["split"] = dataset.manifest["split"].replace("validation", "train")
-    car_truck.save(dataset)
+    save(dataset)
     with pytest.raises(PipelineError, match=r"data\.validation_share is 0"):
         run(monkeypatch, "cnn-tuned", "--trials", "1")

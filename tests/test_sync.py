@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from mlflow.tracking._tracking_service import utils
 
-from pipeline import chart_view, results, store, tracking
-from pipeline.approach import run_approach
-from pipeline.export import onnx_probabilities
-from pipeline.files import read_json, sha256_of
-from pipeline.stages import cnn
+from pipeline.approaches import cnn
+from pipeline.base.files import read_json, sha256_of
+from pipeline.packaging.export import onnx_probabilities
+from pipeline.results import result as results
 from pipeline.stages import sync as sync_stage
+from pipeline.tracking import chart_view, store
+from pipeline.tracking import connection as tracking
 from tests.conftest import ROOT
-from tests.projects import MODELS, small_params, train_baseline, working_in
+from tests.projects import MODELS, look_at_results, small_params, train_baseline, train_cnn, working_in
 from tests.synced import aliases, connected, content, original, project, runs, sqlite_content, synced
 
 __all__ = ["original", "project"]
@@ -31,15 +32,15 @@ __all__ = ["original", "project"]
 def test_a_run_shows_the_result_folder(project):
     for name, run in runs().items():
         seen = content(run)
-        metrics = read_json(project / "models" / name / "metrics.json")
+        metrics = read_json(project / f"reports/metrics/{name}.json")
         assert seen["metrics"].items() >= metrics.items()
-        assert {f"figures/{path.name}" for path in Path(f"models/{name}/figures").iterdir()} <= seen["files"]
+        assert {f"figures/{path.name}" for path in Path(f"reports/figures/{name}").iterdir()} <= seen["files"]
         assert seen["inputs"] == [("car_truck", results.read(Path("models") / name).card.dataset_digest[:36])]
         assert f"{metrics['test_accuracy']:.2%}".replace("%", " %") in seen["description"]
         assert run.data.tags["dataset_digest"] == results.read(Path("models") / name).card.dataset_digest
         assert run.data.tags["code_changed"] in {"true", "false", "none"}
         assert run.data.tags["torch"] == version("torch")
-        assert {"python", "dvc", "mlflow", "device", "params_digest", "git_commit"} <= run.data.tags.keys()
+        assert {"python", "dvc", "mlflow", "device", "precision", "params_digest", "git_commit"} <= run.data.tags.keys()
     tuned = content(runs()["cnn-tuned"])
     assert all(speed > 0 for _, speed in tuned["curves"]["epoch/images_per_second"])
     assert runs()["baseline"].data.params == {"seed": "0"}
@@ -69,16 +70,16 @@ def test_a_rebuilt_run_keeps_its_color(project):
 def test_curves_are_there_while_it_trains(project, small_dataset):
     seen = []
 
-    def look(job):
+    def look(params, job):
         def on_epoch(epoch):
             job.on_epoch(epoch)
             (run,) = connected().search_runs(["1"], "attributes.status = 'RUNNING'")
             points = connected().get_metric_history(run.info.run_id, "epoch/train_loss")
             seen.append((run.info.run_name, [point.step for point in points]))
 
-        return cnn.train(small_params().cnn.tuned, replace(job, on_epoch=on_epoch))
+        return cnn.train(params, replace(job, on_epoch=on_epoch))
 
-    run_approach("cnn-tuned", "The lecture's CNN", {}, small_params(), look)
+    train_cnn(small_params(), look)
     assert seen == [("cnn-tuned", [1]), ("cnn-tuned", [1, 2]), ("cnn-tuned", [1, 2, 3])]
 
 
@@ -166,7 +167,8 @@ def test_make_ui_finds_the_experiment_without_mlflow(project):
     assert address.endswith(f"/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
                             "&viewStateShareKey=car-or-truck")  # fmt: skip
     (project / "mlflow.db").unlink()
-    assert store.experiment("car-or-truck") is None
+    with pytest.raises(store.UnknownSchema):
+        store.experiment("car-or-truck")
 
 
 def test_mlflows_own_name_of_the_database_is_the_repositorys(project, tmp_path, monkeypatch):
@@ -192,7 +194,9 @@ def test_lost_artifacts_come_back(project):
     assert [version.version for version in versions] == [2], "that of the lost files is gone"
 
 
-@pytest.mark.parametrize("lost", [*sorted(store.RUN_FILES), "figures", "figures/roc.png", "images", "images/filters+*"])
+@pytest.mark.parametrize(
+    "lost", [*store.RESULT_FILES, "metrics.json", "figures", "figures/roc.png", "images", "images/filters+*"]
+)
 def test_what_a_run_lost_comes_back_once(project, lost):
     before = content(runs()["cnn-tuned"])
     sync_stage.follow_the_folder()
@@ -218,6 +222,7 @@ def test_an_experiment_in_a_copy_logs_here_and_leaves_the_champion_alone(project
         patch.setenv("DVC_ROOT", str(project))
         patch.setenv("DVC_EXP_NAME", "brave-one")
         train_baseline(small_params())
+        look_at_results()
         (copy / "models/champion/model.onnx").unlink()
         assert not synced()
         assert not (copy / "mlflow.db").exists()
@@ -229,7 +234,7 @@ def test_an_experiment_in_a_copy_logs_here_and_leaves_the_champion_alone(project
 
 def test_two_at_once_on_a_fresh_database_rebuild_each_run_once(project):
     (project / "mlflow.db").unlink()
-    command = [sys.executable, "-m", "pipeline.sync"]
+    command = [sys.executable, "-m", "pipeline.commands.sync"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:

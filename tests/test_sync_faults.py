@@ -10,14 +10,16 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from PIL import Image, ImageOps
 
-from pipeline import results, store, sync, tracking
-from pipeline.approach import run_approach
-from pipeline.errors import PipelineError
-from pipeline.stages import cnn
+from pipeline.approaches import cnn
+from pipeline.base.errors import PipelineError
+from pipeline.results import result as results
 from pipeline.stages import sync as sync_stage
+from pipeline.tracking import connection as tracking
+from pipeline.tracking import publish, store, sync
 from tests.mlflow_server import refusing_server, running_mlflow
-from tests.projects import MODELS, small_params, train_cnn
+from tests.projects import MODELS, retrain_cnn, small_params
 from tests.synced import aliases, connected, content, original, project, runs, synced
 
 __all__ = ["original", "project"]
@@ -55,7 +57,7 @@ def test_a_missing_file_is_named(project, missing):
 @pytest.mark.parametrize("damage", ["missing", "broken"])
 def test_pictures_are_looked_at_before_a_run_is_made(project, damage):
     (project / "mlflow.db").unlink()
-    figures = project / "models/cnn-tuned/figures"
+    figures = project / "reports/figures/cnn-tuned"
     if damage == "missing":
         shutil.rmtree(figures)
     else:
@@ -64,7 +66,7 @@ def test_pictures_are_looked_at_before_a_run_is_made(project, damage):
         picture.unlink()
         picture.write_bytes(content[: len(content) // 2])
     (fault,) = synced()
-    assert "models/cnn-tuned/figures" in fault
+    assert "reports/figures/cnn-tuned" in fault
     assert set(runs()) == {"baseline"}, "nothing half-written"
 
 
@@ -75,7 +77,7 @@ def test_rebuilding_that_was_killed_is_done_again_and_leaves_one_run(project, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sync, "log_result", killed)
+        patch.setattr(sync, "publish", killed)
         with pytest.raises(KeyboardInterrupt):
             synced()
     assert not synced()
@@ -86,16 +88,16 @@ def test_rebuilding_that_was_killed_is_done_again_and_leaves_one_run(project, mo
 
 def test_a_store_that_fails_in_the_middle_is_a_line_and_the_others_are_synced(project, monkeypatch):
     (project / "mlflow.db").unlink()
-    original = tracking.log_files
+    original = publish.log_files
 
-    def refuse(client, run_id, folder, names):
-        if folder.name == "baseline":
+    def refuse(client, run_id, result, names):
+        if result.name == "baseline":
             raise OSError("403 Forbidden")
-        original(client, run_id, folder, names)
+        original(client, run_id, result, names)
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(tracking, "log_files", refuse)
+            patch.setattr(publish, "log_files", refuse)
             (fault,) = synced()
         assert fault == f"MLflow at {store.tracking_uri()}: 403 Forbidden"
         assert set(runs()) == {"cnn-tuned"}, "no attempt leaves a half-written run"
@@ -108,14 +110,15 @@ def test_the_stage_ends_well_before_there_is_a_champion(project, capsys, results
     shutil.rmtree("models/champion")
     if not results_there:
         shutil.rmtree("models")
+        shutil.rmtree("reports/metrics")
     sync_stage.main()
-    told = capsys.readouterr().out
-    assert ("there are no results yet" in told) == (not results_there)
+    printed = capsys.readouterr().out
+    assert ("there are no results yet" in printed) == (not results_there)
 
 
 def test_changed_results_are_not_taken_for_those_of_the_run(project):
     (project / "mlflow.db").unlink()
-    path = project / "models/baseline/metrics.json"
+    path = project / "models/baseline/card.json"
     path.write_text(path.read_text().replace('"parameters": 1025', '"parameters": 1026'))
     (fault,) = synced()
     assert "models/baseline is not what its run.json was written for" in fault
@@ -149,7 +152,7 @@ def test_training_goes_on_without_a_server_and_sync_brings_the_run_in(project, m
     before = runs()["cnn-tuned"].info.run_id
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        train_cnn(small_params())
+        retrain_cnn(small_params())
         with pytest.raises(PipelineError, match="http://127.0.0.1:9 cannot be used.*Connection refused"):
             synced()
     output = capsys.readouterr().out
@@ -168,7 +171,7 @@ def test_a_server_that_refuses_stops_no_training(project, monkeypatch, capsys, a
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with refusing_server(answer) as address, monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", address)
-        train_cnn(small_params())
+        retrain_cnn(small_params())
         with pytest.raises(PipelineError, match=f"{address} cannot be used"):
             synced()
     output = capsys.readouterr().out
@@ -187,17 +190,17 @@ def test_a_server_that_dies_in_the_middle_stops_no_training(project, tmp_path, m
             "MLFLOW_TRACKING_URI", stack.enter_context(running_mlflow("server", *store_options, folder=tmp_path))
         )
 
-        def train(job):
+        def train(recipe, job):
             def on_epoch(epoch):
                 job.on_epoch(epoch)
                 if epoch.epoch == 1:
                     stack.close()
 
-            return cnn.train(small_params().cnn.tuned, replace(job, on_epoch=on_epoch))
+            return cnn.train(recipe, replace(job, on_epoch=on_epoch))
 
         params = small_params()
         often = params.tracking.model_copy(update={"system_metrics_seconds": 0.2})
-        run_approach("cnn-tuned", "The lecture's CNN", {}, params.model_copy(update={"tracking": often}), train)
+        retrain_cnn(params.model_copy(update={"tracking": often}), train)
     output = capsys.readouterr().out
     assert output.count("the training goes on without it") == 1
     assert "epoch   3/3" in output
@@ -241,6 +244,47 @@ def test_a_database_of_an_older_schema_is_one_line_that_says_what_to_do(project)
         database.execute("update alembic_version set version_num = 'acf3f17fdcc7'")
     with pytest.raises(PipelineError, match="out-of-date database schema.*`mlflow db upgrade sqlite:///.*mlflow.db`"):
         synced()
+
+
+def test_tables_of_an_unknown_version_are_read_by_mlflow_and_never_written(project, monkeypatch, capsys):
+    """A newer MLflow may have another schema; this one is called unknown, and the client reads it all the same."""
+    monkeypatch.setattr(store, "KNOWN_REVISIONS", frozenset({"of another day"}))
+    with sqlite3.connect("mlflow.db") as database:
+        (stored,) = database.execute("select artifact_location from experiments where name = 'car-or-truck'").fetchone()
+    assert not stored.startswith(str(project)), "the folder was moved"
+    with pytest.raises(store.UnknownSchema):
+        store.experiment("car-or-truck")
+    assert not store.holds({}, None)
+    sync_stage.main()
+    printed = capsys.readouterr().out
+    assert "warning: mlflow.db was made in" in printed
+    assert "`mv mlflow.db mlflow-moved.db && make sync`" in printed
+    with sqlite3.connect("mlflow.db") as database:
+        assert database.execute("select artifact_location from experiments where name = 'car-or-truck'").fetchone() == (
+            stored,
+        )
+    Path("mlflow.db").rename("mlflow-moved.db")
+    assert not synced()
+    assert set(runs()) == set(MODELS)
+    assert not synced(), "where nothing was moved, the client does all of it"
+
+
+def test_new_metrics_and_pictures_take_the_place_of_the_old_ones(project):
+    """As after a change of a chart's title: the run stays, and shows what the result shows today."""
+    before = content(runs()["cnn-tuned"])
+    picture = project / "reports/figures/cnn-tuned/roc.png"
+    with Image.open(picture) as image:
+        ImageOps.invert(image.convert("RGB")).save(picture)
+    assert not synced()
+    client, run = connected(), runs()["cnn-tuned"]
+    after = content(run)
+    assert after["images"] == before["images"], "each picture is there once"
+    assert after["curves"].keys() == before["curves"].keys()
+    (shown,) = [file.path for file in client.list_artifacts(run.info.run_id, "images") if "images/roc+" in file.path
+                and not file.path.endswith(".webp")]  # fmt: skip
+    with Image.open(client.download_artifacts(run.info.run_id, shown)) as image, Image.open(picture) as expected:
+        assert image.convert("RGB").tobytes() == expected.tobytes()
+    assert content(runs()["baseline"])["files"], "the other run is left alone"
 
 
 def test_a_file_that_is_no_database_is_one_line_that_says_what_to_do(project):

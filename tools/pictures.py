@@ -7,16 +7,16 @@ import shutil
 import sys
 from pathlib import Path
 
-from pipeline import chart_view
-from pipeline.errors import PipelineError, run_as_command
-from pipeline.params import load_params
-from pipeline.results import read_record
-from pipeline.served import free_port, running, serving
-from pipeline.tracking import connect
+from pipeline.base.errors import PipelineError, run_as_command
+from pipeline.base.params import load_params
+from pipeline.commands.served import free_port, running, serving
+from pipeline.results.result import read_record
+from pipeline.tracking import chart_view
+from pipeline.tracking.connection import connect
 from tools.chromium import MLFLOW_WITHOUT_CHAT, blank_page, chromium
 
 PICTURES = Path("docs/pictures")
-FILTERS = Path("models/cnn-tuned/figures/filters.png")
+FILTERS = Path("reports/figures/cnn-tuned/filters.png")
 
 
 def mlflow_charts(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.errors import PipelineError, run_as_command
+from pipeline.base.errors import PipelineError, run_as_command
 
 LEADERBOARD = Path("reports/leaderboard.md")
 START, END = (

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import car_truck
-from pipeline.errors import PipelineError
-from pipeline.params import CIFAR10_CLASSES, DataParams
+from pipeline.base.errors import PipelineError
+from pipeline.base.params import CIFAR10_CLASSES, DataParams
+from pipeline.data.dataset import load, save
+from pipeline.data.extract import extract
 from tests.archives import make_batches
 
 
@@ -30,7 +31,7 @@ def test_the_manifest_is_in_official_order_and_complete(dataset):
 @settings(max_examples=20, deadline=None)
 @given(share=st.sampled_from([0.0, 0.1, 0.25, 0.5]), seed=st.integers(0, 1000), pair=st.permutations(CIFAR10_CLASSES))
 def test_splits_are_stratified_disjoint_and_seeded_for_any_two_classes(tmp_path_factory, share, seed, pair):
-    from pipeline.files import sha256_of
+    from pipeline.base.files import sha256_of
     from tests.archives import record_files
 
     folder = tmp_path_factory.mktemp("records")
@@ -40,25 +41,25 @@ def test_splits_are_stratified_disjoint_and_seeded_for_any_two_classes(tmp_path_
     params = DataParams(
         classes=pair[:2], shown_as={}, images_per_class={"train": 20, "test": 4}, validation_share=share
     )
-    made = car_truck.extract(records, params, seed)
+    made = extract(records, params, seed)
     counts = made.manifest.groupby(["split", "label"]).size()
     for label in (0, 1):
         assert counts.get(("validation", label), 0) == share * 20
         assert counts["train", label] == 20 - share * 20
         assert counts["test", label] == 4
     assert made.class_names == pair[:2]
-    assert made.manifest.equals(car_truck.extract(records, params, seed).manifest)
+    assert made.manifest.equals(extract(records, params, seed).manifest)
 
 
 def test_another_seed_draws_another_validation_split(records, data_params, dataset):
-    other = car_truck.extract(records, data_params, seed=1)
+    other = extract(records, data_params, seed=1)
     assert other.digest == dataset.digest, "pixels and labels are the same"
     assert (other.rows("validation") != dataset.rows("validation")).any()
 
 
 def test_saving_and_loading_changes_nothing_and_maps_the_images(dataset, tmp_path):
-    car_truck.save(dataset, tmp_path / "out")
-    loaded = car_truck.load(tmp_path / "out")
+    save(dataset, tmp_path / "out")
+    loaded = load(tmp_path / "out")
     assert isinstance(loaded.images, np.memmap)
     assert (loaded.images == dataset.images).all()
     assert loaded.manifest.astype(object).equals(dataset.manifest.astype(object))
@@ -69,31 +70,31 @@ def test_saving_and_loading_changes_nothing_and_maps_the_images(dataset, tmp_pat
 @pytest.mark.parametrize("fault", ["missing", "empty", "truncated"])
 def test_a_damaged_dataset_is_an_error_that_names_the_file(dataset, tmp_path, name, fault):
     folder = tmp_path / "out"
-    car_truck.save(dataset, folder)
+    save(dataset, folder)
     content = (folder / name).read_bytes()
     (folder / name).unlink()
     if fault != "missing":
         (folder / name).write_bytes(b"" if fault == "empty" else content[: len(content) // 2])
     with pytest.raises(PipelineError, match=name.replace(".", r"\.")):
-        car_truck.load(folder)
+        load(folder)
 
 
 def test_one_changed_pixel_is_noticed(dataset, tmp_path):
-    car_truck.save(dataset, tmp_path)
+    save(dataset, tmp_path)
     with (tmp_path / "images.npy").open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)[0]
         file.seek(-1, 2)
         file.write(bytes([last ^ 1]))
     with pytest.raises(PipelineError, match="its digest is not that of"):
-        car_truck.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_changed_split_is_noticed(dataset, tmp_path):
-    car_truck.save(dataset, tmp_path)
+    save(dataset, tmp_path)
     dataset.manifest.assign(split="train").to_parquet(tmp_path / "manifest.parquet", index=False)
     with pytest.raises(PipelineError, match="its digest is not that of"):
-        car_truck.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_wrong_count_stops(records, data_params):
@@ -101,4 +102,4 @@ def test_a_wrong_count_stops(records, data_params):
         update={"images_per_class": data_params.images_per_class.model_copy(update={"test": 21})}
     )
     with pytest.raises(PipelineError, match="hold 20 test images of automobile, expected 21"):
-        car_truck.extract(records, params, seed=0)
+        extract(records, params, seed=0)

@@ -1,0 +1,153 @@
+"""DVC knows what changes numbers: each file of the pipeline is touched, and the stages that DVC then names are held
+against the table below.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipeline.learning.key import COMPUTING
+from tests.conftest import ROOT
+from tests.repository import reproduced
+
+__all__ = ["reproduced"]
+
+LEARN = {"baseline", "cnn@lecture", "cnn@tuned", "transfer"}
+SHOW = {"draw", "report"}
+NETWORKS = {"check", "draw", "package", "report"}  # all that builds a network out of its card
+TABLE = {
+    "approaches/__init__.py": NETWORKS,
+    "approaches/baseline.py": {"baseline"} | NETWORKS,
+    "approaches/cnn.py": {"cnn@lecture", "cnn@tuned"} | NETWORKS,
+    "approaches/transfer/": {"transfer"} | NETWORKS,
+    "base/params.py": {"check"},
+    "base/": set(),
+    "commands/": set(),
+    "data/cifar10.py": {"download"},
+    "data/dataset.py": {"extract"} | LEARN,
+    "data/extract.py": {"extract"},
+    "data/fetch.py": {"download"},
+    "data/records.py": {"download", "extract"},
+    "data/__init__.py": set(),
+    "learning/card.py": LEARN | {"evaluate"},
+    "learning/classifier.py": LEARN | SHOW | {"package"},
+    "learning/devices.py": LEARN | {"check"},
+    "learning/key.py": LEARN | {"check"},
+    "learning/params.py": LEARN | {"check"},
+    "learning/": LEARN,
+    "packaging/": {"package"},
+    "pictures/": SHOW,
+    "report/": {"report"},
+    "results/metrics.py": {"evaluate", "draw", "compare", "report"},
+    "results/result.py": {"evaluate", "draw", "compare", "report"},
+    "results/": {"compare", "report"},
+    "stages/__init__.py": set(),
+    "stages/train.py": set(),
+    "stages/sync.py": set(),
+    "tracking/": set(),
+    "__init__.py": set(),
+}
+"""What each file, or each file of a folder, runs again; the longest name that fits counts. A stage file: its stage."""
+
+
+def expected(name: str) -> set[str]:
+    entry = next((TABLE[key] for key in sorted(TABLE, key=len, reverse=True) if name.startswith(key)), None)
+    return {Path(name).stem} if entry is None and name.startswith("stages/") else entry
+
+
+def named_by_status(repository) -> set[str]:
+    """The stages that `dvc status` names; `sync` is always among them."""
+    with Repo(str(repository.folder)) as repo:
+        return {name.removeprefix("dvc.yaml:") for name in repo.status()} - {"sync"}
+
+
+FILES = sorted(
+    path.relative_to(ROOT / "pipeline").as_posix()
+    for path in (ROOT / "pipeline").rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+)
+
+
+def test_the_table_has_every_file_and_nothing_else():
+    assert all(expected(name) is not None for name in FILES)
+    assert all(any(name.startswith(key) for name in FILES) for key in TABLE)
+
+
+def test_each_file_runs_again_what_it_can_change_and_nothing_else(reproduced):
+    assert named_by_status(reproduced) == set()
+    wrong = {}
+    for name in FILES:
+        path = reproduced.folder / "pipeline" / name
+        content = path.read_text()
+        path.write_text(content + ("\n# touched\n" if path.suffix == ".py" else "\ntouched\n"))
+        if (named := named_by_status(reproduced)) != expected(name):
+            wrong[name] = named
+        path.write_text(content)
+    assert not wrong
+    assert named_by_status(reproduced) == set()
+
+
+def test_looking_is_no_dependency_of_learning(reproduced):
+    """The sentence of the table that matters most, by itself."""
+    looking = [name for name in FILES if name.startswith(("results/", "pictures/", "report/", "tracking/", "packaging/",
+                                                          "commands/", "data/fetch", "data/cifar10"))]  # fmt: skip
+    assert looking
+    assert not {name for name in looking if expected(name) & LEARN}
+
+
+@pytest.mark.parametrize(
+    ("package", "trains"), [*((name, True) for name in COMPUTING), ("mlflow", False), ("bentoml", False)]
+)
+def test_another_version_of_a_library_that_computes_trains_again_and_no_other(reproduced, package, trains):
+    lock = reproduced.folder / "requirements.lock"
+    with reproduced.left_as_it_was():
+        content = lock.read_text()
+        changed, count = re.subn(rf"^{package}==\S+", f"{package}==999.0", content, flags=re.MULTILINE)
+        assert count == 1
+        lock.write_text(changed)
+        try:
+            reproduced.run("dvc", "repro", "check")
+            assert named_by_status(reproduced) == (LEARN if trains else set())
+        finally:
+            lock.write_text(content)
+            reproduced.run("dvc", "repro", "check")
+    assert named_by_status(reproduced) == set()
+
+
+def test_another_message_of_the_service_packages_again_and_trains_nothing(reproduced):
+    path = reproduced.folder / "serving/refusals.py"
+    content = path.read_text()
+    path.write_text(content + "# touched\n")
+    assert named_by_status(reproduced) == {"package"}
+    path.write_text(content)
+
+
+def test_the_checkpoint_of_a_training_goes_by_the_same_code(reproduced, tmp_path):
+    """An edit of the report must not throw a half-done training away; an edit of the loop must."""
+    copy = tmp_path / "copy"
+    shutil.copytree(reproduced.folder / "pipeline", copy / "pipeline")
+    shutil.copytree(reproduced.folder / "data/dataset", copy / "data/dataset")
+    shutil.copy2(reproduced.folder / "params.yaml", copy)
+
+    def key() -> str:
+        script = (
+            "import torch; from pipeline import approaches; from pipeline.base.params import load_params; "
+            "from pipeline.data.dataset import load; from pipeline.learning.key import training_key; "
+            "params = load_params(); model = approaches.model(params, 'cnn', 'tuned'); "
+            "print(training_key(model, params, load(), torch.device('cpu')))"
+        )
+        return reproduced.run("env", "-C", str(copy), "python", "-c", script).stdout
+
+    before = key()
+    for name, same in (("report/report.html", True), ("tracking/live.py", True), ("approaches/baseline.py", True),
+                       ("learning/loop.py", False), ("approaches/cnn.py", False)):  # fmt: skip
+        path = copy / "pipeline" / name
+        content = path.read_text()
+        path.write_text(content + "\n# touched\n")
+        assert (key() == before) is same, name
+        path.write_text(content)
