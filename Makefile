@@ -17,7 +17,7 @@ repro: setup  ## the main job: download, train, compare, package; only what is o
 	dvc repro
 
 verify: setup  ## hold the results against their claims: every digest, every model rebuilt, the service asked
-	python -m pipeline.verify
+	python -m pipeline.commands.verify
 
 test: setup  ## the everyday tests
 	pytest
@@ -34,16 +34,16 @@ types: setup  ## the type checker, strict
 
 ui: setup  ## MLflow's pages over all runs
 	@python -m pipeline.stages.sync
-	@python -m pipeline.ui
+	@python -m pipeline.commands.ui
 
 sync: setup  ## repair MLflow from the result folders: what it lacks is rebuilt
-	python -m pipeline.sync
+	python -m pipeline.commands.sync
 
 serve: setup  ## answer HTTP requests with the champion
 	bentoml serve
 
 sweep: setup  ## tune MODEL (cnn-lecture, cnn-tuned, transfer) on validation in N trials; STORAGE=url shares a study
-	python -m pipeline.sweep $(MODEL) $(if $(N),--trials $(N)) $(if $(STORAGE),--storage $(STORAGE))
+	python -m pipeline.commands.sweep $(MODEL) $(if $(N),--trials $(N)) $(if $(STORAGE),--storage $(STORAGE))
 
 seeds: setup  ## train every network under three seeds -> benchmarks/seeds.md
 	python -m benchmarks.seeds

@@ -23,7 +23,7 @@ NAMES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bi
 
 
 def make_batches(per_class: int, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Six batches: `per_class` images of each of the ten classes in each, learnable (classes differ in brightness)."""
+    """Six batches, each with `per_class` images of each class; a model can learn them: classes differ in brightness."""
     random = np.random.default_rng(seed)
     batches = {}
     for name in NAMES:
@@ -35,6 +35,15 @@ def make_batches(per_class: int, seed: int = 0) -> dict[str, tuple[np.ndarray, n
 
 def record_files(batches) -> dict[str, bytes]:
     return {name: records_of(labels, pixels) for name, (labels, pixels) in batches.items()}
+
+
+def write_records(folder: Path, per_class: int) -> dict[Path, str]:
+    """Write the six record files into a folder; gives their digests."""
+    digests = {}
+    for name, content in record_files(make_batches(per_class)).items():
+        (folder / name).write_bytes(content)
+        digests[folder / name] = sha256(content).hexdigest()
+    return digests
 
 
 def tar_of(members: dict[str, bytes]) -> bytes:
@@ -52,7 +61,7 @@ def binary_archive(batches) -> bytes:
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Pickles as the Python 2 that wrote the official batches: strings and bytes are the same opcode."""
+    """Pickles as Python 2 did, which wrote the official batches: strings and bytes have the same opcode."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -110,7 +119,7 @@ def download_params(sources: list[dict], batches, **changes) -> DownloadParams:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path; `behaviour` by path: refuse, error, stall, crawl, cut, corrupt, no_ranges."""
+    """Serves `files`; `behaviour` may say for a path: refuse, error, stall, crawl, cut, corrupt or no_ranges."""
 
     daemon_threads = True
 
@@ -134,25 +143,25 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.path, wanted))
-        how = self.server.behaviour.get(self.path, "")
-        if self.path not in self.server.files or how == "refuse":
+        behaviour = self.server.behaviour.get(self.path, "")
+        if self.path not in self.server.files or behaviour == "refuse":
             return self.send_error(404)
-        if how == "error":
+        if behaviour == "error":
             return self.send_error(503)
         content = self.server.files[self.path]
-        if how == "corrupt":
+        if behaviour == "corrupt":
             content = content[:-1] + bytes([content[-1] ^ 1])
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and how != "no_ranges" else 0
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and behaviour != "no_ranges" else 0
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         rest = content[start:]
-        if how == "cut":  # two fifths of the archive, each time
+        if behaviour == "cut":  # two fifths of the archive, each time
             self.wfile.write(rest[: len(content) * 2 // 5])
-        elif how == "stall":
+        elif behaviour == "stall":
             self.wfile.write(rest[:100])
             self.server.closing.wait(30)
-        elif how == "crawl":
+        elif behaviour == "crawl":
             for position in range(0, len(rest), 8000):
                 self.wfile.write(rest[position : position + 8000])
                 if self.server.closing.wait(0.02):

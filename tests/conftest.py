@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-# Before mlflow or bentoml is imported anywhere: no test reports to anybody.
+# Set before anything imports mlflow or bentoml: tests send no telemetry.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
@@ -16,11 +16,11 @@ from hypothesis import settings
 
 from pipeline.base.params import DataParams, Params, approach_names
 from pipeline.data.extract import extract
-from tests.archives import make_batches, record_files, running_server
+from tests.archives import running_server, write_records
 
 ROOT = Path(__file__).parent.parent
 
-settings.register_profile("default", deadline=None)  # a busy machine is no fault of the code
+settings.register_profile("default", deadline=None)  # on a busy machine a test is slow, not wrong
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
@@ -29,7 +29,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first: with two workers, the others run beside it."""
+    """Run the longest file first: with two workers, the others run beside it."""
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
 
 
@@ -50,7 +50,15 @@ def params(document):
     return Params.of(document, approach_names())
 
 
-@pytest.fixture
+def set_key(document: dict, key: str, value) -> None:
+    """Change one value of params.yaml, by its dotted key."""
+    *sections, name = key.split(".")
+    for section in sections:
+        document = document[section]
+    document[name] = value
+
+
+@pytest.fixture(scope="session")
 def data_params():
     return DataParams(
         classes=["automobile", "truck"],
@@ -62,38 +70,22 @@ def data_params():
 
 @pytest.fixture
 def records(tmp_path):
-    """Six small record files and their digests, 20 images a class in each."""
-    from pipeline.base.files import sha256_of
-
+    """The digests of six small record files, with 20 images of each class in each."""
     folder = tmp_path / "cifar10"
     folder.mkdir()
-    for name, content in record_files(make_batches(20)).items():
-        (folder / name).write_bytes(content)
-    return {path: sha256_of(path) for path in (folder / name for name in record_files(make_batches(1)))}
+    return write_records(folder, 20)
 
 
 @pytest.fixture
 def dataset(records, data_params):
-    """200 training images (40 of them validation) and 40 test images, learnable."""
+    """200 training images, 40 of them for validation, and 40 test images; a model can learn them."""
     return extract(records, data_params, seed=0)
 
 
 @pytest.fixture(scope="session")
-def small_dataset(tmp_path_factory):
-    """As `dataset`, made once."""
-    from pipeline.base.files import sha256_of
-
-    folder = tmp_path_factory.mktemp("records")
-    paths = {folder / name: content for name, content in record_files(make_batches(20)).items()}
-    for path, content in paths.items():
-        path.write_bytes(content)
-    params = DataParams(
-        classes=["automobile", "truck"],
-        shown_as={"automobile": "car"},
-        images_per_class={"train": 100, "test": 20},
-        validation_share=0.2,
-    )
-    return extract({path: sha256_of(path) for path in paths}, params, seed=0)
+def small_dataset(tmp_path_factory, data_params):
+    """The images of `dataset`, made once for all tests."""
+    return extract(write_records(tmp_path_factory.mktemp("records"), 20), data_params, seed=0)
 
 
 @pytest.fixture
@@ -108,8 +100,14 @@ def some_images():
     return np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
+def clean_environment(**changes: str) -> dict[str, str]:
+    """This process's environment without its places of MLflow and DVC, and with `changes`."""
+    places = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
+    return {name: value for name, value in os.environ.items() if name not in places} | changes
+
+
 def copy_of_repository(target: Path) -> Path:
-    """What git would clone: the files it tracks or would track, as they are now."""
+    """Copy what git would clone: the files that it tracks or would track, with their latest changes."""
     import subprocess
 
     listed = subprocess.run(

@@ -15,7 +15,7 @@ from pipeline.commands import served
 
 @contextmanager
 def running_mlflow(command: str, *options: str, folder: Path, **environment: str) -> Iterator[str]:
-    """`mlflow ui` or `mlflow server` in `folder` while the block runs; yields its address once it answers."""
+    """`mlflow ui` or `mlflow server` in `folder` while the block runs; yields its address when it answers."""
     address = f"http://127.0.0.1:{(port := served.free_port())}"
     own = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
     own |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | environment
@@ -26,13 +26,13 @@ def running_mlflow(command: str, *options: str, folder: Path, **environment: str
 
 @contextmanager
 def refusing_server(status: int) -> Iterator[str]:
-    """A server that answers every request so, as a proxy before a team's MLflow does; yields its address."""
+    """A server that answers every request with this status, like a proxy of a team; yields its address."""
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_error(status)
 
-        do_POST = do_GET  # noqa: N815  # the names that the class of the standard library looks for
+        do_POST = do_GET  # noqa: N815  # the standard library's class looks for these names
 
         def log_message(self, *_: object) -> None:
             pass

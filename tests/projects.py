@@ -31,7 +31,7 @@ MODELS = ("baseline", "cnn-tuned")
 
 @contextmanager
 def working_in(folder: Path):
-    """Work in a folder as its owner would, whatever another test told MLflow."""
+    """Work in a folder, without the settings of MLflow and DVC that another test left."""
     names = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
     kept = {name: os.environ.pop(name, None) for name in names}
     try:
@@ -57,7 +57,7 @@ def train_baseline(params: Params) -> None:
 
 
 def train_cnn(params: Params, train: Callable[[object, Job], Trained] | None = None) -> None:
-    """Train the tuned CNN, by another training if one is given."""
+    """Train the tuned CNN; `train` replaces its training function."""
     model = approaches.model(params, "cnn", "tuned")
     if train is not None:
         model = replace(model, approach=replace(model.approach, train=train))
@@ -71,7 +71,7 @@ def retrain_cnn(params: Params, train: Callable[[object, Job], Trained] | None =
 
 
 def write_result(network, dataset: Dataset, name: str = "some", approach: str = "cnn") -> Result:
-    """A result folder under models/, written as a stage does, of a network that nobody trained."""
+    """Write the result folder of an untrained network under models/, as a stage does."""
     cpu = torch.device("cpu")
     beginning = learning.Beginning(name, "Some model", Path("models") / name, {}, dataset, cpu, "a CPU", "float32")
     learning.write(beginning, approach, Trained(network, 1.0), seed=0)
@@ -88,7 +88,7 @@ def look_at_results() -> None:
     draw.main()
 
 
-def rank_package_and_tell(params: Params, dataset: Dataset) -> None:
+def rank_package_and_report(params: Params, dataset: Dataset) -> None:
     """What the stages `compare`, `package` (without the Bento) and `report` do."""
     results = {result.name: result for result in evaluated()}
     board = leaderboard.build(list(results.values()), dataset)
@@ -101,7 +101,7 @@ def rank_package_and_tell(params: Params, dataset: Dataset) -> None:
 
 
 def fill(dataset: Dataset) -> None:
-    """Fill the current folder, which is empty."""
+    """Make the project in the current folder, which must be empty."""
     torch.set_num_threads(1)
     shutil.copy2(ROOT / "params.yaml", ".")
     params = small_params()
@@ -109,12 +109,12 @@ def fill(dataset: Dataset) -> None:
     train_baseline(params)
     train_cnn(params)
     look_at_results()
-    rank_package_and_tell(params, dataset)
+    rank_package_and_report(params, dataset)
     faults = sync.sync(sync.result_folders())
     assert not faults, faults
 
 
 def make(folder: Path, dataset: Dataset) -> None:
-    """Fill an empty folder."""
+    """Make the project in an empty folder."""
     with working_in(folder):
         fill(dataset)

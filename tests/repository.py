@@ -1,4 +1,4 @@
-"""A copy of the repository in which the true `dvc repro` was run, on small synthetic data."""
+"""A copy of the repository in which the real `dvc repro` was run, on small synthetic data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ import yaml
 
 from pipeline.base.files import sha256_of
 from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
-from tests.conftest import ROOT, copy_of_repository
+from tests.conftest import ROOT, clean_environment, copy_of_repository
 
 BIN = Path(sys.executable).parent
-
-
 BATCHES = make_batches(20)
-
-
 MODELS = ("baseline", "cnn-lecture", "cnn-tuned", "transfer")
 
 
@@ -48,13 +44,12 @@ def small_params(server) -> dict:
 
 
 class Repository:
-    """A copy of the repository, a git checkout of its own, and commands run in it."""
+    """A copy of the repository, which is a git checkout of its own; `run` runs commands in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        names = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "PYTHONPATH")
-        self.environment = {name: value for name, value in os.environ.items() if name not in names}
-        self.environment["PATH"] = f"{BIN}:{os.environ['PATH']}"
+        self.environment = clean_environment(PATH=f"{BIN}:{os.environ['PATH']}")
+        self.environment.pop("PYTHONPATH", None)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -64,7 +59,12 @@ class Repository:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def git(self, command: str) -> None:
+        """Run a git command under a name and an address of this test."""
+        self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command.split())
+
     def change(self, **changes_of) -> None:
+        """Change sections of params.yaml."""
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
         for name, changes in changes_of.items():
@@ -73,7 +73,7 @@ class Repository:
 
     @contextmanager
     def left_as_it_was(self) -> Iterator[None]:
-        """Afterwards params.yaml, dvc.lock and, out of DVC's cache, the results are what they were before."""
+        """Bring back params.yaml, dvc.lock and the results afterwards; DVC's cache has most results."""
         before = {name: (self.folder / name).read_bytes() for name in ("params.yaml", "dvc.lock")}
         before |= {str(path): path.read_bytes() for path in self.not_cached()}
         yield
@@ -99,7 +99,7 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory):
-    """A repository after its first `dvc repro`; tests that change it must leave it as they found it."""
+    """A repository after its first `dvc repro`; a test that changes it must change it back."""
     repository = Repository(copy_of_repository(tmp_path_factory.mktemp("repository")))
     for leftover in ("dvc.lock", "models", "reports"):
         path = repository.folder / leftover
@@ -108,6 +108,6 @@ def reproduced(tmp_path_factory):
         params = small_params(server)
         (repository.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         for command in ("init -q", "add -A", "commit -qm first"):
-            repository.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command.split())
+            repository.git(command)
         repository.output = repository.run("dvc", "repro").stdout
     return repository

@@ -1,4 +1,4 @@
-"""A small finished project whose MLflow is held against its result folders."""
+"""A small finished project, to compare its MLflow with its result folders."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def original(tmp_path_factory, small_dataset):
 
 @pytest.fixture
 def project(original, tmp_path):
-    """A copy of the finished project, and so a moved one; the test works in it."""
+    """A copy of the finished project, in which the test works; for MLflow the project was moved."""
     folder = tmp_path / "a copy, elsewhere"
     shutil.copytree(original, folder)
-    utils._artifact_repos_cache.clear()  # by run id: in one process, the copies' runs would be one another's
+    utils._artifact_repos_cache.clear()  # it goes by run id, and all copies have the same ids
     with working_in(folder):
         yield folder
 
@@ -46,9 +46,10 @@ def synced() -> list[str]:
 
 def runs(view: int = ViewType.ACTIVE_ONLY) -> dict[str, mlflow.entities.Run]:
     client, experiment_id = tracking.connect("car-or-truck")
-    found = client.search_runs([experiment_id], run_view_type=view)
-    assert len({run.info.run_name for run in found}) == len(found), "nothing is there twice"
-    return {run.info.run_name: run for run in found}
+    rows = client.search_runs([experiment_id], run_view_type=view)
+    by_name = {run.info.run_name: run for run in rows}
+    assert len(by_name) == len(rows), "nothing is there twice"
+    return by_name
 
 
 def content(run: mlflow.entities.Run) -> dict:
@@ -73,7 +74,7 @@ def content(run: mlflow.entities.Run) -> dict:
         },
         "files": {name for name in files if not name.startswith("images/")},
         "images": grid,
-        "inputs": [(found.dataset.name, found.dataset.digest) for found in run.inputs.dataset_inputs],
+        "inputs": [(entry.dataset.name, entry.dataset.digest) for entry in run.inputs.dataset_inputs],
     }
 
 
@@ -84,5 +85,5 @@ def sqlite_content(folder: Path) -> dict:
 
 
 def aliases() -> dict[str, str]:
-    found = connected().get_registered_model(store.REGISTERED_MODEL).aliases
-    return {alias: str(version) for alias, version in found.items()}
+    model = connected().get_registered_model(store.REGISTERED_MODEL)
+    return {alias: str(version) for alias, version in model.aliases.items()}

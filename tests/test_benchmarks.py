@@ -68,7 +68,7 @@ def test_the_ablation_calls_a_gain_within_noise_noise():
 
 
 def worker(seconds: list[float], accuracies: list[float]) -> training.Worker:
-    """One that has trained already."""
+    """A worker that has trained already."""
     done = training.Worker.__new__(training.Worker)
     done.epochs = [
         {"seconds": second, "test_accuracy": accuracy, "peak_mib": 100.0}
@@ -90,6 +90,6 @@ def test_the_ratio_to_keras_is_the_median_of_pairs_without_the_first(dataset, in
 
 
 def test_a_training_step_of_the_lectures_network_is_counted():
-    """By the layers' sizes: forward once, backward twice that, but for the gradient of the images."""
+    """From the layers' sizes: backward costs twice forward, without the gradient of the images."""
     forward = [2 * 26 * 26 * 32 * 49, 2 * 9 * 9 * 64 * 32 * 25, 2 * 2 * 2 * 64 * 64 * 9, 2 * 256 * 64, 2 * 64]
     assert training.flops_of_an_image() == pytest.approx(3 * sum(forward) - forward[0])

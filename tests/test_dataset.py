@@ -9,7 +9,7 @@ from pipeline.base.errors import PipelineError
 from pipeline.base.params import CIFAR10_CLASSES, DataParams
 from pipeline.data.dataset import load, save
 from pipeline.data.extract import extract
-from tests.archives import make_batches
+from tests.archives import make_batches, write_records
 
 
 def test_each_image_is_the_one_its_manifest_row_names(dataset):
@@ -31,13 +31,7 @@ def test_the_manifest_is_in_official_order_and_complete(dataset):
 @settings(max_examples=20, deadline=None)
 @given(share=st.sampled_from([0.0, 0.1, 0.25, 0.5]), seed=st.integers(0, 1000), pair=st.permutations(CIFAR10_CLASSES))
 def test_splits_are_stratified_disjoint_and_seeded_for_any_two_classes(tmp_path_factory, share, seed, pair):
-    from pipeline.base.files import sha256_of
-    from tests.archives import record_files
-
-    folder = tmp_path_factory.mktemp("records")
-    for name, content in record_files(make_batches(4)).items():
-        (folder / name).write_bytes(content)
-    records = {folder / name: sha256_of(folder / name) for name in record_files(make_batches(1))}
+    records = write_records(tmp_path_factory.mktemp("records"), 4)
     params = DataParams(
         classes=pair[:2], shown_as={}, images_per_class={"train": 20, "test": 4}, validation_share=share
     )

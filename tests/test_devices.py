@@ -1,4 +1,4 @@
-"""Which device and precision are chosen; GPUs are only pretended here, as torch would report them."""
+"""Which device and precision are chosen; the GPUs are pretended, by what torch reports of them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from pipeline.base.errors import PipelineError
 from pipeline.learning import devices
 from pipeline.learning.devices import choose_device, choose_precision
 from pipeline.stages import check
+from tests.conftest import set_key
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with one GPU; what is done to it is written into the returned list."""
+    """A machine with one GPU; the list that this gives holds what is done to it."""
     done = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A card")
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(str(device)))
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: done.append(f"deterministic {on}"))
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before in the end
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that monkeypatch restores it
     del os.environ["CUBLAS_WORKSPACE_CONFIG"]
     backends = torch.backends.cudnn.conv, torch.backends.cudnn.rnn
     before = [backend.fp32_precision for backend in backends]
@@ -41,7 +42,7 @@ def test_auto_takes_a_gpu_and_computes_true_float32_on_it(gpu):
     assert choose_device("cpu") == CPU
 
 
-def test_deterministic_is_asked_of_a_gpu_where_the_param_says_so(gpu):
+def test_a_gpu_is_deterministic_where_the_param_says_so(gpu):
     assert choose_device("cuda", deterministic=True) == GPU
     assert "deterministic True" in gpu
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
@@ -87,11 +88,7 @@ def test_a_gpu_gets_bfloat16_unless_it_would_only_emulate_it(gpu, monkeypatch, a
 def test_the_first_stage_refuses_what_could_not_be_trained(document, in_tmp, monkeypatch, change, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for key, value in change.items():
-        *sections, name = key.split(".")
-        part = document
-        for section in sections:
-            part = part[section]
-        part[name] = value
+        set_key(document, key, value)
     (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(PipelineError, match=message) as caught:
         check.main()

@@ -1,4 +1,4 @@
-"""Two processes under the true torchrun train what one process trains."""
+"""Two processes under the real torchrun train what one process trains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.data.dataset import save
 from pipeline.learning.devices import choose_device
 from pipeline.results.metrics import measure
 from pipeline.results.result import read
-from tests.conftest import ROOT
+from tests.conftest import ROOT, clean_environment
 
 SCRIPT = """
 import sys
@@ -44,9 +44,9 @@ settings = {settings}
 def main():
     torch.set_num_threads(1)
     with processes.joined(torch.device("cpu")):
-        torch.manual_seed(processes.rank())  # the leader's weights must be the ones
+        torch.manual_seed(processes.rank())  # all processes must take the leader's weights
         model = LectureCnn("rgb")
-        model.dropout.p = 0.0  # its draws are each process's own
+        model.dropout.p = 0.0  # each process draws its own
         fit(model, TrainingParams(**settings), Job(load(), 0, torch.device("cpu"), Path("checkpoint.pt")))
         weights = {{name: tensor.contiguous() for name, tensor in model.state_dict().items()}}
         save_file(weights, f"weights-{{processes.size()}}-{{processes.rank()}}.safetensors")
@@ -88,8 +88,8 @@ def test_two_processes_end_with_the_weights_of_one_and_resume_together(folder):
     one, first, second = (load_file(folder / f"weights-{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
     for name, weights in one.items():
         assert first[name].equal(second[name])
-        # Sums in another order: nearly all weights are equal to six digits. Where a gradient is almost 0, AdamW makes
-        # of its rounding a step of up to the learning rate, 1e-3, on some processors.
+        # Two processes add in another order: nearly all weights are equal to six digits. Where a gradient is almost 0,
+        # AdamW turns its rounding error into a step of up to the learning rate, 1e-3, on some processors.
         difference = (first[name] - weights).abs()
         assert difference.mean() < 1e-5, name
         assert difference.max() < 2e-3, name
@@ -103,11 +103,10 @@ def test_transfer_learning_in_two_processes_leaves_one_result(folder, document):
     document["transfer"]["resolution"] = 32
     document["transfer"]["training"] |= {"epochs": 1, "batch_size": 16}
     (folder / "params.yaml").write_text(yaml.safe_dump(document | {"device": "cpu"}))
-    clean = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     done = subprocess.run(
         [sys.executable, *TORCHRUN, "-m", "pipeline.stages.train", "transfer"],
         cwd=folder, capture_output=True, text=True,
-        env=clean | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
+        env=clean_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"), timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("fitted a new head on frozen layers") == 1, "the leader alone fits it"
@@ -120,7 +119,7 @@ def test_transfer_learning_in_two_processes_leaves_one_result(folder, document):
         assert database.execute("select count(*) from runs").fetchone() == (1,)
 
 
-def test_more_processes_than_gpus_are_one_line(monkeypatch):
+def test_more_processes_than_gpus_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(PipelineError, match="processes = 2: each needs a GPU of its own and there are 1"):
@@ -132,8 +131,8 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_ctrl_c_in_the_middle_of_an_epoch_is_one_word_and_leaves_nobody(folder, document, processes):
-    """As a terminal sends it: to all processes of the command."""
+def test_ctrl_c_in_the_middle_of_an_epoch_prints_no_traceback_and_leaves_no_process(folder, document, processes):
+    """The signal goes to all processes of the command, as a terminal sends it."""
     document["cnn"]["tuned"]["training"] |= {"epochs": 10_000, "batch_size": 16}
     document |= {"device": "cpu", "processes": processes}
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
@@ -159,7 +158,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch_is_one_word_and_leaves_nobody(folder, 
             one.kill()
 
 
-def test_a_batch_that_cannot_be_shared_out_is_one_line(folder):
+def test_a_batch_that_cannot_be_shared_out_is_a_clear_error(folder):
     done = run(folder, *TORCHRUN, batch_size=15)
     assert done.returncode != 0
     assert "error: batch_size = 15 cannot be shared out to 2 processes evenly" in done.stderr

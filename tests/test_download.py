@@ -58,7 +58,7 @@ def test_records_make_a_round_trip(tmp_path_factory, data):
 def test_each_http_format_gives_the_same_record_files(place, in_tmp, format):
     download(download_params([place("one", format)], BATCHES), in_tmp / "out", None, in_tmp / "cache")
     assert fetched(in_tmp / "out") == RECORDS
-    assert not list((in_tmp / "cache").iterdir()), "the archive is not kept once it was converted"
+    assert not list((in_tmp / "cache").iterdir()), "the converted archive is not kept"
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")

@@ -31,7 +31,7 @@ def test_wilson_is_the_closed_formula(trials, data):
 
 
 def test_mcnemar_by_hand():
-    """Only the first is right 1 time, only the second 5 times: 2 · (C(6,0) + C(6,1)) / 2⁶ = 14/64."""
+    """The first alone is right once, the second alone 5 times: 2 · (C(6,0) + C(6,1)) / 2⁶ = 14/64."""
     first = np.array([True] * 10 + [True] + [False] * 5)
     second = np.array([True] * 10 + [False] + [True] * 5)
     assert mcnemar(first, second) == pytest.approx(14 / 64)

@@ -40,7 +40,7 @@ def result(network, dataset, in_tmp):
 
 @pytest.fixture(scope="module")
 def packaged(tmp_path_factory):
-    """A champion folder, made once: exporting takes seconds. Kept by what makes it, so that each test gets a copy."""
+    """Where the champion is packaged once: exporting takes seconds, so each test gets a copy of this folder."""
     return tmp_path_factory.mktemp("packaged") / "champion"
 
 
@@ -168,7 +168,7 @@ def test_a_card_with_an_unknown_field_is_refused(result):
         read(result.folder)
 
 
-def test_the_file_says_nothing_of_the_code_and_the_folder_it_was_made_in(tmp_path):
+def test_the_onnx_file_names_neither_the_code_nor_the_folder_that_made_it(tmp_path):
     export_onnx(LectureCnn("rgb").eval(), tmp_path / "model.onnx")
     content = (tmp_path / "model.onnx").read_bytes()
     assert str(ROOT).encode() not in content

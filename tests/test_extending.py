@@ -1,4 +1,4 @@
-"""docs/extending.md, done as it is written there, at small size."""
+"""What docs/extending.md tells a user to do, done as it is written there, on small data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_another_backbone_is_a_package_and_a_param(reproduced, tmp_path):
     text = (ROOT / "docs/extending.md").read_text()
     package, command = re.search(r"```bash\nuv pip install (\S+)\n(dvc exp run .*)\n```", text).groups()
     reproduced.run("uv", "pip", "install", "-q", "--python", sys.executable, "--target", str(tmp_path), package)
-    reproduced.environment["PYTHONPATH"] = str(tmp_path)  # not into the environment of these tests
+    reproduced.environment["PYTHONPATH"] = str(tmp_path)  # the environment of these tests stays as it is
     with reproduced.left_as_it_was():
         reproduced.run(*command.split())
         card = reproduced.json("models/transfer/card.json")
@@ -72,7 +72,7 @@ def test_another_approach_is_a_module_and_a_stage_file(reproduced):
 
 
 def test_another_source_is_an_entry_in_params(reproduced, tmp_path):
-    """The guide's own entry, put first as it says, with the size and digest of a small archive on a server here."""
+    """The guide's entry goes first, as it says; it gets the size and digest of a small archive on a local server."""
     text = (ROOT / "docs/extending.md").read_text()
     (entry,) = yaml.safe_load(re.search(r"```yaml\n(    - name: our-mirror.*?)```", text, re.DOTALL)[1])
     command = re.search(r"`(rm -r data/cifar10 .*?)`", text)[1]

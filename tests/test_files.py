@@ -35,12 +35,12 @@ def test_a_fault_leaves_the_old_file_and_nothing_else(tmp_path, fault):
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.txt"]
 
 
-def test_a_fault_on_a_full_disk_is_one_line_whatever_the_library_raised(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_clear_error_whatever_the_library_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
 
     def write():
         with atomic(tmp_path / "x.npy"):
-            raise RuntimeError("unexpected pos 64 vs 0")  # torch's words for it
+            raise RuntimeError("unexpected pos 64 vs 0")  # torch's message for a full disk
 
     with pytest.raises(PipelineError, match=r"x\.npy: the disk is full; free some space and run again"):
         write()
@@ -75,7 +75,7 @@ def test_damaged_json_is_an_error_that_names_the_file(tmp_path, content):
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_a_fault_of_the_users_world_is_lines_and_an_exit_code(capsys, fault, code, line):
+def test_a_pipeline_error_or_ctrl_c_prints_lines_and_sets_the_exit_code(capsys, fault, code, line):
     def main():
         raise fault
 

@@ -1,6 +1,6 @@
-"""The first 20 losses of every recipe in params.yaml, so that a change which should not change numbers is seen not to.
+"""The first 20 losses of every recipe in params.yaml: a change of the code that changes numbers fails here.
 
-A recipe or the arithmetic was changed on purpose: `pytest tests/test_golden.py --refresh-golden` writes them anew.
+If a recipe or the arithmetic was changed on purpose, `pytest tests/test_golden.py --refresh-golden` writes them anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.learning.devices import Precision
 FILE = Path(__file__).parent / "golden_losses.json"
 STEPS = 20
 RELATIVE, ABSOLUTE = 2e-3, 1e-4
-"""What other processors' float32 sums may differ by; a changed recipe differs by far more from the first steps on."""
+"""How much float32 sums may differ on another processor; a changed recipe differs far more from the first steps on."""
 
 
 class Enough(BaseException):

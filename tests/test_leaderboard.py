@@ -15,7 +15,7 @@ from pipeline.results.result import Result
 
 @pytest.fixture(autouse=True)
 def _no_folders(monkeypatch):
-    """These results are tables without files."""
+    """The results of these tests are tables without files."""
     monkeypatch.setattr(leaderboard, "result_digest", lambda _: "")
 
 

@@ -138,7 +138,7 @@ def test_folding_keeps_what_a_backbone_computes(name):
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):  # as after training: nothing at its initial value
+        if isinstance(module, nn.BatchNorm2d):  # as after training: no value is the initial one
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
             module.weight.data.uniform_(0.5, 1.5)
@@ -240,7 +240,7 @@ def test_a_backbone_whose_package_is_missing_says_what_brings_it(monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["nothing", "nonsense", "another network's"])
-def test_damaged_weights_of_a_package_are_one_line_that_says_what_mends_them(monkeypatch, tmp_path, content):
+def test_damaged_weights_of_a_package_are_a_one_line_error_that_says_what_mends_them(monkeypatch, tmp_path, content):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"" if content == "nothing" else b"nonsense")
     if content == "another network's":
@@ -253,7 +253,7 @@ def test_damaged_weights_of_a_package_are_one_line_that_says_what_mends_them(mon
 
 def test_weights_that_cannot_be_downloaded_are_a_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    # urllib keeps the proxies of its first use: neither older ones may help here, nor these harm later tests.
+    # urllib keeps the proxies of its first use. Older ones must not help here, and later tests must not get these.
     monkeypatch.setattr(urllib.request, "_opener", None)
     for proxy in ("https_proxy", "http_proxy"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:1")

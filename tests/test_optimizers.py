@@ -28,7 +28,7 @@ def test_rmsprop_is_kerass_arithmetic_worked_by_hand():
 
 
 def test_epsilon_lies_inside_the_root():
-    """A tiny gradient: √(1e-13 + 1e-7), where torch's own √1e-13 + 1e-7 would move a thousand times further."""
+    """The gradient is tiny. Keras divides by √(1e-13 + 1e-7); torch, by √1e-13 + 1e-7, moves 760 times further."""
     weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     weight.grad = torch.tensor([1e-6], dtype=torch.float64)
     KerasRMSprop([weight], lr=1.0).step()
@@ -41,7 +41,7 @@ def test_weights_without_a_gradient_stay():
     assert weight.item() == 1
 
 
-def test_groups_have_their_share_of_the_rate_all_along_the_schedule():
+def test_groups_keep_their_share_of_the_rate_all_along_the_schedule():
     groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "rate_factor": factor} for factor in (2.0, 0.5)]
     params = TrainingParams.model_validate(PARAMS)
     optimizer = make_optimizer(groups, params)

@@ -6,13 +6,7 @@ import yaml
 from pipeline import approaches
 from pipeline.base.errors import PipelineError
 from pipeline.base.params import load_params
-
-
-def change(document: dict, key: str, value) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        document = document[part]
-    document[last] = value
+from tests.conftest import set_key
 
 
 def read():
@@ -46,12 +40,12 @@ def test_the_repositorys_params_are_valid(params):
     ],
 )
 def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(in_tmp, document, key, value, expected):
-    change(document, key, value)
+    set_key(document, key, value)
     (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(PipelineError) as caught:
         read()
     message, *others = str(caught.value).splitlines()
-    assert not others or key == "processes", "which concerns the batches of every training"
+    assert not others or key == "processes", "only `processes` concerns the batches of several trainings"
     assert message.startswith("params.yaml: ")
     for part in expected:
         assert part in message
@@ -63,7 +57,7 @@ def test_a_mistake_is_one_line_naming_key_value_and_what_is_allowed(in_tmp, docu
 )
 def test_each_mistake_has_its_line(in_tmp, document, mistakes):
     for key, value in mistakes.items():
-        change(document, key, value)
+        set_key(document, key, value)
     (in_tmp / "params.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(PipelineError) as caught:
         read()
@@ -83,7 +77,7 @@ def test_what_is_missing_or_unknown_is_named(in_tmp, document):
     assert "there is no such key" in str(caught.value)
 
 
-def test_an_approach_or_a_recipe_that_is_not_there_is_named(params):
+def test_an_unknown_approach_or_recipe_is_named(params):
     with pytest.raises(PipelineError, match="no approach 'forest'; pipeline/approaches has baseline, cnn, transfer"):
         approaches.model(params, "forest")
     with pytest.raises(PipelineError, match="no recipe 'best': the approach cnn has the recipes lecture, tuned"):
@@ -95,7 +89,7 @@ def test_an_approach_or_a_recipe_that_is_not_there_is_named(params):
 @pytest.mark.parametrize(
     ("text", "part"), [("seed: [", "is not YAML"), ("", "keys and values"), ("- 1", "keys and values")]
 )
-def test_a_file_that_is_no_mapping_is_a_clear_error(in_tmp, text, part):
+def test_a_file_that_is_not_a_mapping_is_a_clear_error(in_tmp, text, part):
     (in_tmp / "params.yaml").write_text(text)
     with pytest.raises(PipelineError, match=part):
         load_params()

@@ -1,4 +1,4 @@
-"""The whole pipeline as a user runs it: the true `dvc repro` in a copy of the repository, on small synthetic data."""
+"""The whole pipeline as a user runs it: the real `dvc repro` in a copy of the repository, on small synthetic data."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_bento_holds_service_and_champion_and_nothing_of_the_pipeline(reprod
 def test_a_second_repro_changes_nothing(reproduced):
     before, lock = reproduced.digests(), (reproduced.folder / "dvc.lock").read_bytes()
     done = reproduced.run("dvc", "repro")
-    assert stages_in(done.stdout) == ["sync"], "a look whether MLflow has everything"
+    assert stages_in(done.stdout) == ["sync"], "it looks whether MLflow has everything"
     assert "MLflow has all 4 results and the champion" in done.stdout
     assert reproduced.digests() == before
     assert (reproduced.folder / "dvc.lock").read_bytes() == lock
@@ -179,7 +179,7 @@ def test_verify_finds_predictions_that_the_model_does_not_make(reproduced):
     path = reproduced.folder / "models/cnn-lecture/predictions.parquet"
     whole = path.read_bytes()
     table = pd.read_parquet(path)
-    table["probability"] = table["probability"] * 0.99  # every label but those on the fence stays
+    table["probability"] = table["probability"] * 0.99  # nearly all labels stay
     path.unlink()
     table.to_parquet(path, index=False)
     done = reproduced.run("python", "-m", "pipeline.commands.verify", check=False)
@@ -231,7 +231,7 @@ def test_a_wrong_param_stops_before_any_work(reproduced):
 
 
 def test_a_killed_repro_is_finished_by_the_next(reproduced):
-    """SIGKILL to dvc while the CNN trains: no orphan stays, and the next repro goes on to the same weights."""
+    """dvc gets SIGKILL while the CNN trains: no orphan stays, and the next repro ends with the same weights."""
     path = reproduced.folder / "models/cnn-tuned/model.safetensors"
     uninterrupted = sha256_of(path)
     command = ("dvc", "repro", "--force", "--single-item", "cnn@tuned")

@@ -1,4 +1,4 @@
-"""More that the true `dvc repro` does, which takes longer."""
+"""More tests of the real `dvc repro`, which take longer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["reproduced"]
 
 @pytest.mark.slow
 def test_experiments_land_in_the_one_database_by_their_names(reproduced):
-    """Two queued ones at once, in copies of the repository, on a fresh database; the workspace stays as it is."""
+    """Two queued experiments run at once, in copies of the repository, on a fresh database; the workspace stays."""
     for command in ("add -A", "commit -qm results"):
-        reproduced.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command.split())
+        reproduced.git(command)
     before = reproduced.digests()
     (reproduced.folder / "mlflow.db").unlink()
     for epochs in (1, 2):
@@ -27,16 +27,16 @@ def test_experiments_land_in_the_one_database_by_their_names(reproduced):
         )
     reproduced.run("dvc", "exp", "run", "--run-all", "--jobs", "2")
     with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
-        found = database.execute(
+        rows = database.execute(
             "select value, runs.name, artifact_uri from tags join runs using (run_uuid) where key = 'dvc_experiment'"
         ).fetchall()
-    assert sorted((value, name) for value, name, _ in found) == [
+    assert sorted((value, name) for value, name, _ in rows) == [
         ("epochs-1", "cnn-lecture (epochs-1)"),
         ("epochs-2", "cnn-lecture (epochs-2)"),
     ]
-    assert all(location.startswith(f"{reproduced.folder}/mlruns/") for _, _, location in found)
+    assert all(location.startswith(f"{reproduced.folder}/mlruns/") for _, _, location in rows)
     assert reproduced.digests() == before
-    # The workspace's own run of this model was in the deleted database; the others' came back with the experiments.
+    # The deleted database had the workspace's run of this model; the experiments brought the runs of the others back.
     output = reproduced.run("dvc", "repro").stdout
     assert re.findall(r"^(\S+): its run was missing", output, re.MULTILINE) == ["cnn-lecture"]
     shown = reproduced.run("dvc", "exp", "show", "--csv").stdout
@@ -62,9 +62,9 @@ def test_mlflow_serves_the_registered_champion(reproduced):
     assert answer.json()["predictions"]["probability"] == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-@pytest.mark.slow  # tests/test_distributed.py has the everyday one
+@pytest.mark.slow  # tests/test_distributed.py has the everyday test
 def test_two_processes_train_where_a_param_says_so(reproduced):
-    """torchrun under DVC: the same shape of result, one run, about the same accuracy."""
+    """torchrun runs under DVC: the model learns, and the two processes log one run."""
     count = "select count(*) from runs where name = 'cnn-tuned'"
     with sqlite3.connect(reproduced.folder / "mlflow.db") as database:
         (before,) = database.execute(count).fetchone()

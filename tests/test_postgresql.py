@@ -1,4 +1,4 @@
-"""A team's MLflow: a server over PostgreSQL, artifacts in a folder of the server's."""
+"""A team's MLflow: a server over PostgreSQL, with artifacts in a folder of the server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sys.stdin.read()  # until the test is done with it
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The address of a server over PostgreSQL, which comes as a wheel; its driver is a package of its own."""
+    """The address of an MLflow server over PostgreSQL; the database and its driver are two packages."""
     folder = tmp_path_factory.mktemp("server")
     packages = folder / "packages"
     uv = Path(sys.executable).parent / "uv"

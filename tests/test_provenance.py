@@ -46,5 +46,5 @@ def test_another_projects_checkout_around_this_folder_is_not_ours(checkout, monk
     assert code_version() == CodeVersion(None, None)
 
 
-def test_outside_a_checkout_there_is_no_version(in_tmp):
+def test_outside_a_checkout_the_version_is_unknown(in_tmp):
     assert code_version() == CodeVersion(None, None)

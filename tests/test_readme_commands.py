@@ -1,4 +1,4 @@
-"""Every command of the README, run in a copy of the repository on small data. `make repro` and `make test` are CI's."""
+"""Every command of the README, run in a copy of the repository on small data; CI runs `make repro` and `make test`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVERS = {
         "curl -sS -F images=@models/champion/samples/car-1.png http://127.0.0.1:3000/predict",
     ),
 }
-"""What runs until it is stopped, where it answers, and the command that asks it."""
+"""Commands that run until they are stopped: the address of each, and the README's command that sends it a request."""
 
 
 def commands(document: str) -> list[str]:
@@ -50,28 +50,28 @@ def test_every_command_of_the_readme_works(reproduced, tmp_path):
     for name, value in (("user.name", "test"), ("user.email", "test@example.org")):
         repository.run("git", "config", name, value)
     repository.run("git", "add", "--all")  # a user's clone has the author's results in git already
-    # What `make repro`, the first command, does first: from here on it is the copy's own environment that runs.
+    # `make repro`, the README's first command, starts with this. From here on the copy's own environment runs.
     _shell(repository, "make setup")
     repository.environment["PATH"] = f"{repository.folder / '.venv' / 'bin'}:{os.environ['PATH']}"
-    asked = {command for _, command in SERVERS.values() if command}
-    told = {}
+    questions = {question for _, question in SERVERS.values() if question}
+    printed = {}
     for command in commands("README.md"):
-        if command in RUN_BY_CI or command in asked:
+        if command in RUN_BY_CI or command in questions:
             continue
         if command in SERVERS:
-            told[command] = _serve(repository, command)
+            printed[command] = _serve(repository, command)
             continue
-        # A place of this machine for a shared one; a server that is not there is what the line is honest about.
-        told[command] = _shell(repository, command.replace("/mnt/share/car-or-truck", str(tmp_path / "share")))
-    assert "cnn-lecture" in told["dvc metrics diff"], "the changed param changed a model"
-    assert "all verified" in told["make verify"]
-    assert '"label"' in told["make serve"]
-    assert list((tmp_path / "share").rglob("*")), "pushed"
+        # A folder of this test replaces the share. The README's server does not exist: its command must work all the same.
+        printed[command] = _shell(repository, command.replace("/mnt/share/car-or-truck", str(tmp_path / "share")))
+    assert "cnn-lecture" in printed["dvc metrics diff"], "the changed param changed a model"
+    assert "all verified" in printed["make verify"]
+    assert '"label"' in printed["make serve"]
+    assert list((tmp_path / "share").rglob("*")), "`dvc push` filled it"
     clone = Repository(tmp_path / "clone")
     repository.run("git", "clone", "-q", str(repository.folder), str(clone.folder))
-    clone.environment["PATH"] = repository.environment["PATH"]  # in place of its own `make setup`
+    clone.environment["PATH"] = repository.environment["PATH"]  # replaces its own `make setup`
     clone.run("dvc", "pull")
-    synced = clone.run("python", "-m", "pipeline.stages.sync").stdout  # as `make ui` does first
+    synced = clone.run("python", "-m", "pipeline.stages.sync").stdout  # `make ui` starts with this
     assert "its run was missing; rebuilt" in synced
     assert clone.digests().items() >= repository.digests().items()
 

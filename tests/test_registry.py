@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,17 +11,18 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import onnx
 
 from pipeline.base.files import read_json, sha256_of
 from pipeline.results import result as results
 from pipeline.tracking import store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, clean_environment
 from tests.synced import aliases, connected, original, project, runs, synced
 
 __all__ = ["original", "project"]
 
 
-def test_the_registered_model_tells_what_it_takes_and_gives(project):
+def test_the_registered_model_says_what_it_takes_and_gives(project):
     version = connected().get_model_version_by_alias("car-or-truck", "champion")
     model = mlflow.models.get_model_info("models:/car-or-truck@champion")
     assert [(spec.name, spec.type, spec.shape) for spec in model.signature.inputs.inputs] == [
@@ -39,15 +39,12 @@ def test_the_guides_python_asks_the_champion(project):
     assert not synced()
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/tracking.md").read_text(), re.DOTALL)
     code = code.replace("champion.predict(", "print(champion.predict(").replace("numpy.uint8))", "numpy.uint8)))")
-    names = ("MLFLOW_TRACKING_URI", "DVC_ROOT")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True,
-        env={name: value for name, value in os.environ.items() if name not in names},
-    )  # fmt: skip
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=project, env=clean_environment(), capture_output=True, text=True, check=True)
     assert "{'probability': array([0." in done.stdout
 
 
-def test_a_champion_whose_run_lies_deleted_is_registered_all_the_same(project, monkeypatch):
+def test_a_champion_whose_run_was_deleted_is_still_registered(project):
     best = connected().get_model_version_by_alias("car-or-truck", "champion")
     connected().delete_run(best.run_id)
     connected().delete_registered_model("car-or-truck")
@@ -72,10 +69,10 @@ def test_a_new_champion_is_a_new_version_and_an_old_one_gets_its_alias_back(proj
     first = sha256_of(project / "models/champion/model.onnx")
     shutil.copytree("models/champion", "kept")
     path = project / "models/champion/model.onnx"
-    model = __import__("onnx").load(path)
+    model = onnx.load(path)
     model.doc_string = "another"
     path.unlink()
-    __import__("onnx").save(model, path)
+    onnx.save(model, path)
     card = read_json(project / "models/champion/card.json")
     card["files"]["model.onnx"]["sha256"] = sha256_of(path)
     (project / "models/champion/card.json").unlink()

@@ -1,5 +1,5 @@
-"""DVC knows what changes numbers: each file of the pipeline is touched, and the stages that DVC then names are held
-against the table below.
+"""DVC knows what changes numbers. The tests touch each file of the pipeline, and compare the stages that DVC then names
+with the table below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["reproduced"]
 
 LEARN = {"baseline", "cnn@lecture", "cnn@tuned", "transfer"}
 SHOW = {"draw", "report"}
-NETWORKS = {"check", "draw", "package", "report"}  # all that builds a network out of its card
+NETWORKS = {"check", "draw", "package", "report"}  # the stages that build a network from its card
 TABLE = {
     "approaches/__init__.py": NETWORKS,
     "approaches/baseline.py": {"baseline"} | NETWORKS,
@@ -52,7 +52,8 @@ TABLE = {
     "tracking/": set(),
     "__init__.py": set(),
 }
-"""What each file, or each file of a folder, runs again; the longest name that fits counts. A stage file: its stage."""
+"""The stages that a changed file, or a changed file of a folder, runs again. The longest name that fits counts. A file of
+stages/ that is not listed here runs its own stage again."""
 
 
 def expected(name: str) -> set[str]:
@@ -61,9 +62,9 @@ def expected(name: str) -> set[str]:
 
 
 def named_by_status(repository) -> set[str]:
-    """The stages that `dvc status` names; `sync` is always among them."""
+    """The stages that `dvc status` names, without `sync`, which it always names."""
     with Repo(str(repository.folder)) as repo:
-        return {name.removeprefix("dvc.yaml:") for name in repo.status()} - {"sync"}
+        return {name.rpartition(":")[2] for name in repo.status()} - {"sync"}
 
 
 FILES = sorted(
@@ -92,8 +93,8 @@ def test_each_file_runs_again_what_it_can_change_and_nothing_else(reproduced):
     assert named_by_status(reproduced) == set()
 
 
-def test_looking_is_no_dependency_of_learning(reproduced):
-    """The sentence of the table that matters most, by itself."""
+def test_the_table_has_no_looking_that_trains_again():
+    """This is the part of the table that matters most."""
     looking = [name for name in FILES if name.startswith(("results/", "pictures/", "report/", "tracking/", "packaging/",
                                                           "commands/", "data/fetch", "data/cifar10"))]  # fmt: skip
     assert looking
@@ -103,7 +104,7 @@ def test_looking_is_no_dependency_of_learning(reproduced):
 @pytest.mark.parametrize(
     ("package", "trains"), [*((name, True) for name in COMPUTING), ("mlflow", False), ("bentoml", False)]
 )
-def test_another_version_of_a_library_that_computes_trains_again_and_no_other(reproduced, package, trains):
+def test_a_new_version_of_a_library_trains_again_only_if_it_computes(reproduced, package, trains):
     lock = reproduced.folder / "requirements.lock"
     with reproduced.left_as_it_was():
         content = lock.read_text()
@@ -128,7 +129,7 @@ def test_another_message_of_the_service_packages_again_and_trains_nothing(reprod
 
 
 def test_the_checkpoint_of_a_training_goes_by_the_same_code(reproduced, tmp_path):
-    """An edit of the report must not throw a half-done training away; an edit of the loop must."""
+    """A half-done training must survive an edit of the report, and must start over after an edit of the loop."""
     copy = tmp_path / "copy"
     shutil.copytree(reproduced.folder / "pipeline", copy / "pipeline")
     shutil.copytree(reproduced.folder / "data/dataset", copy / "data/dataset")

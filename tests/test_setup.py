@@ -19,19 +19,24 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
     )
 
 
+def old_python(folder: Path) -> str:
+    """A program that says it is Python 3.9, and does nothing else."""
+    path = folder / "old-python"
+    path.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
+    path.chmod(0o755)
+    return str(path)
+
+
 def test_an_old_python_is_a_one_line_error(tmp_path):
     copy_of_repository(tmp_path)
-    old = tmp_path / "old-python"
-    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
-    old.chmod(0o755)
-    done = run(tmp_path, "make", "setup", PYTHON=str(old))
+    done = run(tmp_path, "make", "setup", PYTHON=old_python(tmp_path))
     assert done.returncode != 0
     line = done.stderr.splitlines()[0]
     assert line.startswith("error: Python 3.11, 3.12 or 3.13 with venv is needed, found: Python 3.9.1; ")
     assert not (tmp_path / ".venv").exists()
 
 
-def test_an_unpacked_archive_tells_dvc_that_there_is_no_git_and_a_clone_does_not(tmp_path):
+def test_an_unpacked_archive_tells_dvc_that_git_is_missing_and_a_clone_does_not(tmp_path):
     copy_of_repository(tmp_path)
     run(tmp_path, "tools/setup.sh", PYTHON="/nonexistent")
     config = tmp_path / ".dvc" / "config.local"
@@ -109,26 +114,17 @@ def test_set_up_works_with_each_python_and_is_quick_when_up_to_date(tmp_path, na
     assert done.returncode == 0, done.stderr
     done = run(tmp_path, ".venv/bin/python", "-c", "import sys, torch, mlflow, dvc, bentoml; print(sys.version)")
     assert done.stdout.startswith(name.removeprefix("python"))
-    done = run(
-        tmp_path,
-        ".venv/bin/python",
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        "tests/test_evaluation.py",
-        "tests/test_models.py",
-    )
+    pytest_command = (".venv/bin/python", "-m", "pytest", "-q", "-n", "0")
+    done = run(tmp_path, *pytest_command, "tests/test_evaluation.py", "tests/test_models.py")
     assert done.returncode == 0, done.stdout
     start = time.perf_counter()
-    for asked in ({}, {"PYTHON": python}):
-        assert run(tmp_path, "make", "setup", **asked).returncode == 0
+    for choice in ({}, {"PYTHON": python}):
+        assert run(tmp_path, "make", "setup", **choice).returncode == 0
     assert time.perf_counter() - start < 4
 
 
-def test_another_python_than_the_one_that_is_set_up_is_not_taken_for_up_to_date(tmp_path):
-    """Asked of a stand-in for `.venv`: the set-up goes on to the Python that was named, which is too old."""
+def test_a_set_up_with_another_python_than_the_named_one_is_not_up_to_date(tmp_path):
+    """A stand-in replaces `.venv`: the set-up goes on to the named Python, and refuses it because it is too old."""
     copy_of_repository(tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
@@ -136,8 +132,5 @@ def test_another_python_than_the_one_that_is_set_up_is_not_taken_for_up_to_date(
     (stamp,) = re.findall(r"^stamp=.*$", script, re.MULTILINE)
     run(tmp_path, "bash", "-c", f'{stamp}; echo "$stamp" > .venv/.stamp; mkdir -p .cache; touch .cache/plots.html')
     assert run(tmp_path, "tools/setup.sh").returncode == 0
-    old = tmp_path / "old-python"
-    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
-    old.chmod(0o755)
-    done = run(tmp_path, "tools/setup.sh", PYTHON=str(old))
+    done = run(tmp_path, "tools/setup.sh", PYTHON=old_python(tmp_path))
     assert "found: Python 3.9.1" in done.stderr

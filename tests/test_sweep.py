@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 import mlflow
 import optuna
@@ -14,17 +14,17 @@ import yaml
 from pipeline import approaches
 from pipeline.approaches.cnn import LectureCnn
 from pipeline.base.errors import PipelineError
-from pipeline.base.params import Params, approach_names
+from pipeline.base.params import Params, approach_names, load_params
 from pipeline.commands import sweep
 from pipeline.data.dataset import save
 from pipeline.learning.approach import Trained
 from pipeline.learning.card import Epoch
-from tests.conftest import ROOT
+from tests.conftest import ROOT, clean_environment
 
 
 @pytest.fixture
 def folder(dataset, document, in_tmp):
-    """A folder to sweep in: small data, short training."""
+    """A folder for sweeps, with small data and short training."""
     save(dataset)
     document["cnn"]["tuned"]["training"] |= {"epochs": 2, "batch_size": 16}
     document["device"] = "cpu"
@@ -35,6 +35,21 @@ def folder(dataset, document, in_tmp):
 def run(monkeypatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
     sweep.main()
+
+
+def process(folder, trials: int) -> subprocess.Popen[str]:
+    """A sweep in a process of its own, as a user starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.commands.sweep", "cnn-tuned", "--trials", str(trials)],
+        cwd=folder, env=clean_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def runs_in(folder) -> int:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        (count,) = database.execute("select count(*) from runs").fetchone()
+    return count
 
 
 def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, document, monkeypatch, capsys):
@@ -63,17 +78,13 @@ def test_a_sweep_starts_from_params_goes_on_and_prints_lines_to_paste(folder, do
 
 
 def test_a_study_goes_on_where_its_runs_are_gone(folder):
-    command = [sys.executable, "-m", "pipeline.commands.sweep", "cnn-tuned", "--trials", "1"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     for finished in (1, 2):
-        done = subprocess.run(
-            command, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
-        )
-        assert f"{finished} trials finished" in done.stdout
-        assert "warning" not in done.stdout
-        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-            (runs,) = database.execute("select count(*) from runs").fetchone()
-        assert runs == 2, "a parent and its child"
+        sweeping = process(folder, trials=1)
+        printed, errors = sweeping.communicate(timeout=200)
+        assert sweeping.returncode == 0, errors
+        assert f"{finished} trials finished" in printed
+        assert "warning" not in printed
+        assert runs_in(folder) == 2, "a parent and its child"
         for path in folder.glob("mlflow.db*"):
             path.unlink()
 
@@ -90,29 +101,19 @@ def test_a_trial_goes_on_where_mlflow_fails(folder, monkeypatch, capsys):
 
 
 def test_two_processes_share_a_study(folder):
-    command = [sys.executable, "-m", "pipeline.commands.sweep", "cnn-tuned", "--trials", "2"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
-    started = [
-        subprocess.Popen(
-            command, cwd=folder, env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    for process in started:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    started = [process(folder, trials=2) for _ in range(2)]
+    for sweeping in started:
+        _, errors = sweeping.communicate(timeout=200)
+        assert sweeping.returncode == 0, errors
     (name,) = optuna.get_all_study_names(sweep.STORAGE)
     trials = optuna.load_study(study_name=name, storage=sweep.STORAGE).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert all(trial.state.is_finished() for trial in trials)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        (runs,) = database.execute("select count(*) from runs").fetchone()
-    assert runs == 5, "one parent and its children"
+    assert runs_in(folder) == 5, "one parent and its children"
 
 
 def test_a_trial_behind_the_median_is_pruned(folder, monkeypatch, document, capsys):
-    """Four trials of six epochs; the last one learns nothing."""
+    """The sweep has four trials of six epochs each; the last one learns nothing."""
     document["cnn"]["tuned"]["training"]["epochs"] = 6
     (folder / "params.yaml").write_text(yaml.safe_dump(document))
     started, epochs = [], []
@@ -125,7 +126,9 @@ def test_a_trial_behind_the_median_is_pruned(folder, monkeypatch, document, caps
             job.on_epoch(epochs[-1])
         return Trained(LectureCnn("rgb"), 1.0, epochs)
 
-    monkeypatch.setattr(sweep.cnn, "train", train)
+    model = sweep.tunable(load_params())["cnn-tuned"]
+    model = replace(model, approach=replace(model.approach, train=train))
+    monkeypatch.setattr(sweep, "tunable", lambda _: {"cnn-tuned": model})
     run(monkeypatch, "cnn-tuned", "--trials", "4")
     assert "3 trials finished, 1 pruned" in capsys.readouterr().out
     assert len(epochs) < 4 * 6
@@ -134,21 +137,23 @@ def test_a_trial_behind_the_median_is_pruned(folder, monkeypatch, document, caps
 @pytest.mark.parametrize(
     "storage", ["postgresql://nobody@127.0.0.1:9/optuna", "nonsense", "sqlite:////nowhere/at/all.db"]
 )
-def test_a_storage_that_cannot_be_used_is_one_line(folder, monkeypatch, storage):
+def test_a_storage_that_cannot_be_used_is_a_clear_error(folder, monkeypatch, storage):
     with pytest.raises(PipelineError, match=f"--storage {storage} cannot be used: "):
         run(monkeypatch, "cnn-tuned", "--trials", "1", "--storage", storage)
 
 
 def test_other_params_are_another_study(folder, document, params, dataset):
-    first, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, params, dataset)
-    again, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, params, dataset)
+    def study(params):
+        return sweep.open_study(sweep.tunable(params)["cnn-tuned"], sweep.STORAGE, params, dataset)[0]
+
+    first, again = study(params), study(params)
     document["cnn"]["tuned"]["training"]["epochs"] += 1
-    other, _ = sweep.open_study("cnn-tuned", sweep.STORAGE, Params.model_validate(document), dataset)
+    other = study(Params.of(document, approach_names()))
     assert first.study_name == again.study_name != other.study_name
 
 
-def test_a_loss_that_is_no_number_ends_its_trial_alone(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "suggest", lambda _, now: now.model_copy(update={"learning_rate": 1e30}))
+def test_a_loss_that_is_not_a_number_ends_only_its_trial(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "suggest", lambda _, params: params.model_copy(update={"learning_rate": 1e30}))
     run(monkeypatch, "cnn-tuned", "--trials", "1")
     printed = capsys.readouterr().out
     assert "the loss is" in printed

@@ -51,12 +51,12 @@ def test_a_run_shows_the_result_folder(project):
     assert steps == {"0", "1"}, "a slider shows learning"
 
 
-def test_runs_are_told_apart_by_color_and_by_the_name_of_the_experiment(project, monkeypatch):
+def test_runs_differ_in_color_and_in_the_name_of_their_experiment(project, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "brave-one")
     train_baseline(small_params())
-    found = runs()
-    assert set(found) == {"baseline", "cnn-tuned", "baseline (brave-one)"}
-    assert len({run.data.tags["mlflow.runColor"] for run in found.values()}) == 3
+    by_name = runs()
+    assert set(by_name) == {"baseline", "cnn-tuned", "baseline (brave-one)"}
+    assert len({run.data.tags["mlflow.runColor"] for run in by_name.values()}) == 3
 
 
 def test_a_rebuilt_run_keeps_its_color(project):
@@ -102,7 +102,7 @@ def test_a_deleted_database_is_rebuilt_with_everything(project, tmp_path):
     for name in MODELS:
         rebuilt = rebuilt_content[name]
         for what in before[name]:
-            if what == "times":  # MLflow takes its own clock for those of a live run
+            if what == "times":  # a live run has the times of MLflow's own clock
                 assert np.allclose(rebuilt[what], before[name][what], atol=30_000)
             else:
                 assert rebuilt[what] == before[name][what], what
@@ -138,7 +138,7 @@ def test_a_run_deleted_in_the_ui_stays_deleted_and_is_named(project, capsys):
     assert f"mlflow runs restore --run-id {run_id}" in capsys.readouterr().out
     assert set(runs()) == {"baseline"}
     sync_stage.main()
-    assert "mlflow runs restore" in capsys.readouterr().out, "`dvc repro` says so too, each time"
+    assert "mlflow runs restore" in capsys.readouterr().out, "every `dvc repro` says so too"
 
 
 def test_a_result_whose_record_is_lost_is_named_by_every_repro(project, capsys):
@@ -191,7 +191,7 @@ def test_lost_artifacts_come_back(project):
         assert content(after[name])["images"] == before[name]["images"]
     mlflow.pyfunc.load_model("models:/car-or-truck@champion")
     versions = connected().search_model_versions("name = 'car-or-truck'")
-    assert [version.version for version in versions] == [2], "that of the lost files is gone"
+    assert [version.version for version in versions] == [2], "the version whose files were lost is gone"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_what_a_run_lost_comes_back_once(project, lost):
 
 
 def test_an_experiment_in_a_copy_logs_here_and_leaves_the_champion_alone(project, tmp_path, monkeypatch):
-    """As `dvc exp run --temp` does: another working directory, DVC_ROOT of the repository."""
+    """`dvc exp run --temp` works so: in another directory, with the repository as DVC_ROOT."""
     copy = tmp_path / "temporary"
     shutil.copytree(project, copy)
     (copy / "mlflow.db").unlink()

@@ -45,7 +45,9 @@ def publish(client: mlflow.MlflowClient, run_id: str, result: Result, record: Ru
 def log_files(client: mlflow.MlflowClient, run_id: str, result: Result, names: set[str]) -> None:
     """Put files of a result into a run: those `names` of `store.run_files`."""
     for name, path in artifacts(result.folder).items():
-        if name in names:
+        if name == "metrics.json" and name in names:  # its file here has the model's name
+            client.log_text(run_id, path.read_text(), name)
+        elif name in names:
             client.log_artifact(run_id, str(path), "figures" if name.startswith("figures/") else None)
     for (key, step), picture in pictures(result.name).items():
         if f"images/{key}+step+{step}" in names:
