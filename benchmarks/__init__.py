@@ -1,3 +1,3 @@
-"""Measurements that take longer than tests may; each writes a Markdown page here and says how it was made."""
+"""Measurements that take longer than a test may; each writes a Markdown page here, which says how it was made."""
 
-import pipeline  # noqa: F401  # Ctrl-C while libraries are imported is no traceback
+import pipeline  # noqa: F401  # so Ctrl-C prints no traceback while libraries are imported

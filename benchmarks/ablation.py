@@ -1,8 +1,8 @@
 """What each difference between the lecture's recipe and the tuned one is worth -> benchmarks/ablation.json and .md.
 
-`make ablation`. The recipes differ in some of DIFFERENCES; these are made one after the other, from `cnn.lecture` of
-params.yaml to `cnn.tuned`, and each recipe is trained under several seeds. What is done already, under the same params,
-data and code, is not done again.
+`make ablation`. It starts from `cnn.lecture` of params.yaml and makes one of DIFFERENCES after the other, until it has
+`cnn.tuned`. It trains each recipe under several seeds. It does not repeat a training that was done under the same
+params, data and code.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ DIFFERENCES = {
     "more epochs": ("epochs",),
     "mean with the mirror image": ("mirror",),
 }  # fmt: skip
-"""What is changed, in this order, and the params that change it."""
+"""The changes, in this order, and the params of each."""
 
 
 def steps(start: CnnParams, end: CnnParams) -> dict[str, CnnParams]:
-    """The recipes from `start` to `end`, each by what it adds to the one before; the last one is `end`."""
+    """The recipes from `start` to `end`; the name of each says what it adds to the one before."""
     recipes, latest = {"the lecture's recipe": start}, start
     for name, keys in DIFFERENCES.items():
         knobs = {key: value for key, value in end.training.model_dump().items() if key in keys}
@@ -93,7 +93,7 @@ def main() -> None:
     params = load_params()
     measured: dict[str, list[dict[str, float]]] = {}
     lecture, tuned = (approaches.model(params, "cnn", recipe) for recipe in ("lecture", "tuned"))
-    assert isinstance(lecture.params, CnnParams) and isinstance(tuned.params, CnnParams)  # noqa: S101, PT018
+    assert isinstance(lecture.params, CnnParams) and isinstance(tuned.params, CnnParams)  # noqa: S101
     for name, recipe in steps(lecture.params, tuned.params).items():
         for seed in range(seeds):
             measured.setdefault(name, []).append(train_once(replace(lecture, params=recipe), seed, name)[name])

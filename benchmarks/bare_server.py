@@ -1,7 +1,8 @@
-"""The floor of any Python server: Starlette, Pillow and ONNX Runtime, and no care for what is sent.
+"""The least that a Python server does: Starlette, Pillow and ONNX Runtime, without a check of what is sent.
 
-`python -m benchmarks.bare_server PORT PROCESSES`. The socket is opened here, as TCP by name: asyncio sends small
-packets at once on such sockets alone, and those of `uvicorn --workers` wait 40 ms for an acknowledgement of the head.
+`python -m benchmarks.bare_server PORT PROCESSES`. The socket is opened here, because it must name TCP as its protocol:
+only then does asyncio send small packets at once. The sockets of `uvicorn --workers` do not name it, and their answers
+wait 40 ms for an acknowledgement of the head.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from starlette.routing import Route
 
 @cache
 def model() -> onnxruntime.InferenceSession:
-    """The model, once a process, by one thread each."""
+    """The model: each process loads it once, and runs it with one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(Path("models/champion/model.onnx"), options)
@@ -40,7 +41,7 @@ def classify(files: list[bytes]) -> list[float]:
 
 
 async def predict(request: Request) -> JSONResponse:
-    """The whole service."""
+    """Answer a request: this is the whole service."""
     form = await request.form()
     files = [await file.read() for file in form.getlist("images")]  # type: ignore[union-attr]
     return JSONResponse({"probability": await run_in_threadpool(classify, files)})
@@ -50,7 +51,7 @@ app = Starlette(routes=[Route("/predict", predict, methods=["POST"])])
 
 
 def main(port: int, processes: int) -> None:
-    """Answer in so many processes on one socket."""
+    """Answer on one socket, in this number of processes."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))

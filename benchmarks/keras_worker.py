@@ -1,8 +1,8 @@
-"""The lecture's network in Keras, an epoch for each line on standard input. Runs in an environment of its own.
+"""Trains the lecture's network in Keras, one epoch for each line on standard input. Runs in its own environment.
 
 Usage: keras_worker.py CAR_TRUCK.npz EPOCHS. The file has the arrays train_images, test_images (uint8 [N, 32, 32, 3]),
 train_labels, test_labels.
-Prints one JSON line an epoch: seconds of training (validation left out), test_accuracy, peak_mib.
+Prints one JSON line an epoch: seconds of training (without validation), test_accuracy, peak_mib.
 """
 
 import json
@@ -13,12 +13,12 @@ import time
 
 
 def main(arrays: str, epochs: int) -> None:
-    """Train, an epoch whenever asked."""
+    """Train one epoch for each line."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-    import keras  # noqa: PLC0415  # reads its environment when it is imported
+    import keras  # noqa: PLC0415  # it reads the environment when it is imported
     import numpy as np  # noqa: PLC0415
 
     layers = keras.layers
@@ -45,7 +45,7 @@ def main(arrays: str, epochs: int) -> None:
     model.compile(optimizer=keras.optimizers.RMSprop(), loss=keras.losses.BinaryCrossentropy(), metrics=["accuracy"])
 
     class EpochTimer(keras.callbacks.Callback):
-        """Wait to be asked for each epoch, time it, and report."""
+        """Wait for a line before each epoch, time the epoch, and report it."""
 
         def on_epoch_begin(self, _epoch: int, _logs: object = None) -> None:
             sys.stdin.readline()

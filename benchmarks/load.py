@@ -1,4 +1,4 @@
-"""A small load generator: asyncio, prepared bytes over kept connections, so that the client costs the servers little.
+"""A small load generator. It sends prepared bytes over kept connections, so that it takes little from the servers.
 
 `python -m benchmarks.load URL FILE CONTENT_TYPE CONCURRENCY SECONDS [RATE]` prints the latencies as JSON.
 """
@@ -19,7 +19,7 @@ class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Small packets go at once: the server is measured and not the delayed acknowledgements of TCP."""
+        """Send small packets at once, so that the delayed acknowledgements of TCP are not measured."""
         self.transport = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -32,7 +32,7 @@ class Connection(asyncio.Protocol):
         return self.answer
 
     def data_received(self, data: bytes) -> None:
-        """Take down a piece of the answer."""
+        """Keep a piece of the answer."""
         self.received += data
         if self.length < 0 and (end := self.received.find(b"\r\n\r\n")) >= 0:
             head = bytes(self.received[:end]).lower()
@@ -53,7 +53,7 @@ async def load(
 
     Args:
         concurrency: connections.
-        rate: requests a second, evenly spaced, each latency counted from when it was due; 0: as fast as answers come.
+        rate: requests a second, evenly spaced; a latency starts when its request is due. 0: as fast as answers come.
     """
     target = urlsplit(url)
     host, port = target.hostname or "127.0.0.1", target.port or 80
@@ -90,12 +90,12 @@ async def load(
 
 
 def main() -> None:
-    """Run and print."""
+    """Put load on a server and print what came of it."""
     url, file, content_type, concurrency, seconds, *rate = sys.argv[1:]
-    found = asyncio.run(
+    latencies, failures = asyncio.run(
         load(url, Path(file).read_bytes(), content_type, int(concurrency), float(seconds), float(*rate or "0"))
     )
-    print(json.dumps(found))
+    print(json.dumps([latencies, failures]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every page of measurements says about how it was made."""
+"""What every page of measurements has: a line on how it was made, and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training under one seed, measured on the test split; what was measured here already is not measured again."""
+"""Trains once under one seed and measures on the test split; does not repeat a measurement of this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEASURED = Path(".cache/repeated")
 
 @contextmanager
 def utilisation_of(device: torch.device) -> Iterator[list[int]]:
-    """Sample the utilisation of a GPU, in percent, twice a second while the block runs; a CPU gives no samples."""
+    """Sample a GPU's utilisation, in percent, twice a second while the block runs; a CPU gives no samples."""
     samples: list[int] = []
     ended = threading.Event()
 
@@ -36,7 +36,7 @@ def utilisation_of(device: torch.device) -> Iterator[list[int]]:
         while not ended.wait(0.5):
             try:
                 samples.append(torch.cuda.utilization(device))
-            except Exception as error:  # the driver's own: no permission, or a share of a card, which has none
+            except Exception as error:  # the driver's: no permission, or only a share of a card
                 print(f"warning: the GPU does not tell its utilisation: {error}", flush=True)
                 return
 
@@ -52,14 +52,14 @@ def utilisation_of(device: torch.device) -> Iterator[list[int]]:
 
 
 def train_once(model: Model, seed: int, name: str = "") -> dict[str, Any]:
-    """Train a model under a seed, unless that was measured here before under the same `training_key`.
+    """Train a model under a seed, unless this machine has a measurement under the same `training_key`.
 
     Args:
-        name: what the measurement is called, the model's name if nothing else is given.
+        name: the name of the measurement; by default, that of the model.
 
     Returns:
-        By name, test accuracy (a share), seconds of training, median images a second, on a GPU its mean utilisation (a
-        share), and where and when this was measured; for a head on frozen layers, where there is one, its accuracy.
+        By name: test accuracy (a share), seconds of training, median images a second, mean utilisation of a GPU (a
+        share), and where and when this was measured. A head on frozen layers has an entry of its own.
     """
     name = name or model.name
     dataset, params = load(), load_params().model_copy(update={"seed": seed})
@@ -89,7 +89,7 @@ def train_once(model: Model, seed: int, name: str = "") -> dict[str, Any]:
         checkpoint.unlink(missing_ok=True)
     document = read_json(path, made_by="make seeds")
     print(f"{document['origin']}: {json.dumps(document['figures'])}", flush=True)
-    return {what: values | {"origin": document["origin"]} for what, values in document["figures"].items()}
+    return {key: values | {"origin": document["origin"]} for key, values in document["figures"].items()}
 
 
 def _accuracy(logits: NDArray[Any], dataset: Dataset, rows: NDArray[Any]) -> float:

@@ -1,7 +1,7 @@
-"""How far chance carries each accuracy: every network trained under several seeds -> benchmarks/seeds.md, on a GPU
+"""How much chance changes each accuracy: trains every network under several seeds -> benchmarks/seeds.md, on a GPU
 benchmarks/seeds-gpu.md.
 
-`make seeds`. What is done already, under the same params, data and code, is not done again.
+`make seeds`. It does not repeat a training that was done under the same params, data and code.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pipeline.learning.devices import choose_device, keep_freed_memory
 
 PAGES = {"cpu": Path("benchmarks/seeds.md"), "cuda": Path("benchmarks/seeds-gpu.md")}
 ON_GPU = "transfer on one GPU"
-ASKED = {
+GOALS = {
     "cnn-lecture": (0.890, 75), "cnn-tuned": (0.935, 150), "transfer, frozen": (0.94, 150), "transfer": (0.98, 420),
     ON_GPU: (0.983, 90),
 }  # fmt: skip
-"""Mean test accuracy and seconds of training that this project set out for: on two CPU cores, the last on a GPU."""
+"""The goals of this project, in mean test accuracy and seconds of training: on two CPU cores, the last on a GPU."""
 
 
 def for_gpu(params: Params) -> Params:
@@ -46,15 +46,15 @@ def train_seed(name: str, seed: int) -> dict[str, Any]:
 
 
 def row(model: str, runs: list[dict[str, Any]], device: torch.device) -> list[str]:
-    """A line of the table; a time is asked for on certain hardware, and counts on that alone."""
-    goal_accuracy, goal_seconds = ASKED.get(model, (0.0, float("inf")))
-    goal = f"≥ {goal_accuracy:.1%}, ≤ {goal_seconds} s" if model in ASKED else ""
+    """A line of the table; a goal in seconds is for one kind of hardware, and does not count on another."""
+    goal_accuracy, goal_seconds = GOALS.get(model, (0.0, float("inf")))
+    goal = f"≥ {goal_accuracy:.1%}, ≤ {goal_seconds} s" if model in GOALS else ""
     if not runs:
         return [model, "not measured", "", "", "", goal, "no GPU was at hand"]
     accuracies = np.array([run["accuracy"] for run in runs])
     seconds = float(np.median([run["seconds"] for run in runs]))
     spread = f" ± {accuracies.std(ddof=1):.2%}" if len(runs) > 1 else ""
-    # Those of the head on frozen layers have no epochs, those on a CPU no GPU.
+    # A head on frozen layers has no epochs, and a CPU has no utilisation.
     speeds = [f"{run['images_per_second']:,.0f}" for run in runs[:1] if run.get("images_per_second")]
     speeds += [f"GPU {run['utilisation']:.0%} used" for run in runs[:1] if run.get("utilisation") is not None]
     on_its_hardware = (device.type == "cuda") == (model == ON_GPU)
@@ -72,7 +72,7 @@ def row(model: str, runs: list[dict[str, Any]], device: torch.device) -> list[st
 
 
 def page(measured: dict[str, list[dict[str, Any]]], device: torch.device, command: str) -> str:
-    """The Markdown page out of each model's measurements, one a seed."""
+    """The Markdown page of the measurements, by model, one for each seed."""
     rows = [row(model, runs, device) for model, runs in (measured | {ON_GPU: measured.get(ON_GPU, [])}).items()]
     header = ["model", "test accuracy, mean ± standard deviation", "each seed", "training, median"]
     header += ["images / s, seed 0", "asked", "reached"]

@@ -1,4 +1,4 @@
-"""The servers that are compared, each started as its own people do, and load on them."""
+"""The servers that are compared, each started as its users start it, and the load on them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ MODEL = CHAMPION / "model.onnx"
 
 @dataclass
 class Runs:
-    """What one server did under one load, round by round.
+    """What one server did under one load, in several rounds.
 
     Attributes:
-        per_second: requests answered a second, a number a round.
-        latencies: of every request, in seconds.
+        per_second: answered requests a second, one number for each round.
+        latencies: seconds, one number for each request.
     """
 
     per_second: list[float] = field(default_factory=list)
@@ -50,21 +50,21 @@ def form_of(files: list[bytes]) -> bytes:
 
 
 def bentoml_serve(home: str) -> tuple[list[str | Path], str, dict[str, str]]:
-    """How this service is started, as a user does."""
+    """This service: its command, an address that answers when it is up, and its environment."""
     port = PORTS["this service"]
     command: list[str | Path] = [BIN / "bentoml", "serve", "--port", str(port)]
     return command, f"http://127.0.0.1:{port}/readyz", environment(home)
 
 
 def bare_handler() -> tuple[list[str | Path], str, dict[str, str]]:
-    """The floor, with as many processes as cores. It has no health check: it is up when it says it knows no GET."""
+    """The bare handler, one process for each core. It has no health check: it is up as soon as it refuses a GET."""
     port = PORTS["bare handler"]
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_server", str(port), str(CORES)]
     return command, f"http://127.0.0.1:{port}/predict", dict(os.environ)
 
 
 def mlflow_serve(folder: Path) -> tuple[list[str | Path], str, dict[str, str]]:
-    """MLflow's own server of the same ONNX file, with as many processes as cores."""
+    """MLflow's own server of the same ONNX file, one process for each core."""
     mlflow.onnx.save_model(
         onnx.load(MODEL),
         folder,
@@ -81,20 +81,11 @@ def mlflow_serve(folder: Path) -> tuple[list[str | Path], str, dict[str, str]]:
 def load(
     server: str, body: Path, content_type: str, concurrency: int, seconds: float, runs: Runs, rate: float = 0
 ) -> None:
-    """Put one round of load on a server, from a process of its own, and take it down in `runs`."""
+    """Put one round of load on a server, from a process of its own, and add the result to `runs`."""
     path = "/invocations" if server == "mlflow models serve" else "/predict"
     url = f"http://127.0.0.1:{PORTS[server]}{path}"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.load",
-        url,
-        str(body),
-        content_type,
-        str(concurrency),
-        str(seconds),
-        str(rate),
-    ]
+    numbers = [str(number) for number in (concurrency, seconds, rate)]
+    command = [sys.executable, "-m", "benchmarks.load", url, str(body), content_type, *numbers]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PipelineError(f"the load on {server} failed: {done.stderr.strip().splitlines()[-1]}")

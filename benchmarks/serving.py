@@ -1,6 +1,6 @@
 """The service against `mlflow models serve`, a bare handler and ONNX Runtime alone, in turn -> benchmarks/serving.md.
 
-`make bench-serving`. All have the champion, the same images, and the same client on the same cores.
+`make bench-serving`. All serve the champion, for the same images and the same client on the same cores.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONCURRENCIES = (1, 8, 32)
 
 
 def onnx_alone(images: NDArray[np.uint8], batch: int, threads: int, processes: int, seconds: float) -> float:
-    """Images a second of ONNX Runtime that runs, in a loop, `batch` of the images, uint8 `[N, 32, 32, 3]`."""
+    """Images a second of ONNX Runtime, which runs `batch` of the images (uint8 `[N, 32, 32, 3]`) in a loop."""
     code = (
         "import sys, time, numpy as np, onnxruntime as ort\n"
         "options = ort.SessionOptions(); options.intra_op_num_threads = int(sys.argv[2])\n"
@@ -62,7 +62,7 @@ def onnx_alone(images: NDArray[np.uint8], batch: int, threads: int, processes: i
 
 
 def parts_of_a_request(files: list[bytes]) -> dict[str, float]:
-    """Milliseconds that each part of a request takes in one thread, the median of several."""
+    """Milliseconds that each part of a request takes in one thread: the median of several measurements."""
     body = form_of(files)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -92,16 +92,16 @@ def parts_of_a_request(files: list[bytes]) -> dict[str, float]:
 
 
 def _milliseconds(function: Callable[[], Any], times: int = 15) -> float:
-    found = []
+    durations = []
     for _ in range(times):
         start = time.perf_counter()
         function()
-        found.append((time.perf_counter() - start) * 1000)
-    return median(found)
+        durations.append((time.perf_counter() - start) * 1000)
+    return median(durations)
 
 
 def environment_megabytes() -> float:
-    """Size of an environment with what the Bento asks for, and nothing else."""
+    """The size of an environment that has only what the Bento needs."""
     with tempfile.TemporaryDirectory() as scratch, tarfile.open(BENTO) as bento:
         member = next(member for member in bento.getmembers() if member.name.endswith("python/requirements.txt"))
         content = bento.extractfile(member)
@@ -117,7 +117,7 @@ def environment_megabytes() -> float:
 
 
 def main() -> None:
-    """Measure all, write the page."""
+    """Measure all, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6, help="of each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="in which the servers take turns (%(default)s)")
@@ -135,7 +135,7 @@ def main() -> None:
         for number in range(3):
             with running(*servers.bentoml_serve(f"{scratch}/start-{number}")) as seconds:
                 starts.append(seconds)
-        found = measure(folder, single, many, as_json, arguments.seconds, arguments.rounds)
+        measured = measure(folder, single, many, as_json, arguments.seconds, arguments.rounds)
         limits = {
             f"{threads} thread{'s' * (threads > 1)} in {processes} process{'es' * (processes > 1)}": {
                 batch: onnx_alone(images, batch, threads, processes, 3) for batch in (1, 2, 4, 8, 16, 32, 64)
@@ -143,13 +143,13 @@ def main() -> None:
             for threads, processes in ((1, CORES), (CORES, 1))
         }
         with atomic(PAGE) as temporary:
-            temporary.write_text(page(found, limits, parts_of_a_request(files), median(starts)))
+            temporary.write_text(page(measured, limits, parts_of_a_request(files), median(starts)))
     print(PAGE.read_text())
 
 
 @dataclass
-class Found:
-    """Everything that was measured of running servers."""
+class Measured:
+    """All measurements of the running servers."""
 
     single: dict[tuple[str, int], Runs]
     half: Runs
@@ -160,9 +160,9 @@ class Found:
     environment_megabytes: float
 
 
-def measure(folder: Path, single: Path, many: Path, as_json: Path, seconds: float, rounds: int) -> Found:
+def measure(folder: Path, single: Path, many: Path, as_json: Path, seconds: float, rounds: int) -> Measured:
     """Start all servers and let them take turns."""
-    environment = environment_megabytes()  # first: it needs the network, which may fail
+    environment = environment_megabytes()  # comes first: it needs the network, which may fail
     loads = {name: (as_json, "application/json") if name == "mlflow models serve" else (single, FORM) for name in PORTS}
     by_load = {(name, concurrency): Runs() for concurrency in CONCURRENCIES for name in PORTS}
     by_many = {name: Runs() for name in PORTS if name != "mlflow models serve"}
@@ -189,7 +189,7 @@ def measure(folder: Path, single: Path, many: Path, as_json: Path, seconds: floa
             for process in psutil.process_iter(["cmdline", "memory_info"])
             if "_bentoml_impl.worker.service" in (process.info["cmdline"] or [])
         ]
-    return Found(by_load, half, rate, by_many, alone, max(workers), environment)
+    return Measured(by_load, half, rate, by_many, alone, max(workers), environment)
 
 
 def ratio(first: Runs, second: Runs) -> float:
@@ -197,8 +197,8 @@ def ratio(first: Runs, second: Runs) -> float:
     return median(a / b for a, b in zip(first.per_second, second.per_second, strict=True))
 
 
-def targets(found: Found, share_of_limit: float, start: float) -> list[list[str]]:
-    """The rows of what was asked.
+def targets(measured: Measured, share_of_limit: float, start: float) -> list[list[str]]:
+    """The rows that compare measurements and goals.
 
     Args:
         share_of_limit: 64 images a request, as a share of what ONNX Runtime does alone.
@@ -207,31 +207,31 @@ def targets(found: Found, share_of_limit: float, start: float) -> list[list[str]
     rows = []
     for concurrency in CONCURRENCIES:
         ours, bare, peer = (
-            found.single[name, concurrency] for name in ("this service", "bare handler", "mlflow models serve")
+            measured.single[name, concurrency] for name in ("this service", "bare handler", "mlflow models serve")
         )
         rows.append(_target(f"{concurrency} at a time, against mlflow models serve", ratio(ours, peer), 2, "×"))
         rows.append(_target(f"{concurrency} at a time, against the bare handler", ratio(ours, bare), 0.8, "×"))
-    tail = found.half.quantile(0.99) / found.half.quantile(0.5)
-    many = ratio(found.many["this service"], found.many["bare handler"])
+    tail = measured.half.quantile(0.99) / measured.half.quantile(0.5)
+    many = ratio(measured.many["this service"], measured.many["bare handler"])
     return [
         *rows,
-        _target(f"p99 / p50 at half load ({found.half_rate:.0f} requests a second)", tail, 3, "×", most=True),
+        _target(f"p99 / p50 at half load ({measured.half_rate:.0f} requests a second)", tail, 3, "×", most=True),
         _target("64 images a request, against the bare handler", many, 1, "×"),
         _target("64 images a request, against ONNX Runtime alone", share_of_limit, 0.6, "×"),
         _target("start to ready", start, 4, "s", most=True),
-        _target("resident memory of a worker, after all this", found.worker_megabytes, 400, "MB", most=True),
+        _target("resident memory of a worker, after all this", measured.worker_megabytes, 400, "MB", most=True),
         _target("the Bento", BENTO.stat().st_size / 1e6, 60, "MB", most=True),
-        _target("its own environment", found.environment_megabytes, 600, "MB", most=True),
+        _target("its own environment", measured.environment_megabytes, 600, "MB", most=True),
     ]
 
 
-def one_image_rows(found: Found) -> list[list[str]]:
+def one_image_rows(measured: Measured) -> list[list[str]]:
     """Speed and times of each server, by how many requests were under way."""
     rows = []
     for concurrency in CONCURRENCIES:
-        ours = found.single["this service", concurrency]
+        ours = measured.single["this service", concurrency]
         for name in PORTS:
-            runs = found.single[name, concurrency]
+            runs = measured.single[name, concurrency]
             times = "" if name == "this service" else f"{ratio(ours, runs):.2f} ×"
             rows.append(
                 [f"{name}, {concurrency} at a time", f"{median(runs.per_second):.0f}", f"{runs.quantile(0.5):.1f}",
@@ -240,50 +240,50 @@ def one_image_rows(found: Found) -> list[list[str]]:
     return rows
 
 
-def page(found: Found, limits: dict[str, dict[int, float]], parts: dict[str, float], start: float) -> str:
+def page(measured: Measured, limits: dict[str, dict[int, float]], parts: dict[str, float], start: float) -> str:
     """The Markdown page."""
     best = max(speed for speeds in limits.values() for speed in speeds.values())
-    per_second = {name: median(runs.per_second) * 64 for name, runs in found.many.items()}
-    whole = found.alone.quantile(0.5)
+    per_second = {name: median(runs.per_second) * 64 for name, runs in measured.many.items()}
+    whole = measured.alone.quantile(0.5)
     batches = [str(batch) for batch in next(iter(limits.values()))]
     speeds = [*per_second.items(), ("ONNX Runtime alone, its best below", best)]
-    by_batch = [[how, *(f"{speed:.0f}" for speed in found_here.values())] for how, found_here in limits.items()]
+    by_batch = [[name, *(f"{speed:.0f}" for speed in speeds_of.values())] for name, speeds_of in limits.items()]
     shares = [[name, f"{value:.1f}", f"{value / whole:.0%}"] for name, value in parts.items()]
     rest = whole - sum(parts.values())
     shown = [f"{rest:.1f}", f"{rest / whole:.0%}"] if rest > 0.01 * whole else ["less than this can tell", ""]
     shares.append(["all else: HTTP, BentoML, the way to the thread and back", *shown])
     return (
         "# Serving: this service, MLflow's, a bare handler, and the limit\n\n"
-        f"{table(['', 'measured', 'asked', 'reached'], targets(found, per_second['this service'] / best, start))}\n"
-        f"The servers run side by side and take turns, {len(found.half.per_second)} rounds; a ratio is the median over "
-        "the rounds. The client is benchmarks/load.py (asyncio, kept connections), on the same cores as the servers. "
+        f"{table(['', 'measured', 'asked', 'reached'], targets(measured, per_second['this service'] / best, start))}\n"
+        f"The servers run side by side and take turns, {len(measured.half.per_second)} rounds; a ratio is the median "
+        "over the rounds. The client is benchmarks/load.py (asyncio, kept connections), on the cores of the servers. "
         f"Each server has {CORES} processes; this one and the bare handler give each request one thread of ONNX "
         "Runtime.\n\n"
         "## One image a request\n\n"
-        f"{table(['', 'requests / s', 'p50, ms', 'p99, ms', 'this service is'], one_image_rows(found))}\n"
-        "MLflow's server gets the pixels as JSON: it takes no files. Its uvicorn sends head and body of an answer in "
-        "two packets on sockets without TCP_NODELAY: where one request waits for another, some 40 ms of each are "
-        "Linux's delayed acknowledgement, as any client of it sees. The bare handler's sockets have the option, "
-        "like ours.\n\n"
+        f"{table(['', 'requests / s', 'p50, ms', 'p99, ms', 'this service is'], one_image_rows(measured))}\n"
+        "MLflow's server gets the pixels as JSON: it takes no files. Its uvicorn sends an answer in two packets, head "
+        "and body, on sockets without TCP_NODELAY. So a request that waits for another takes some 40 ms longer, for "
+        "Linux's delayed acknowledgement; any client sees that. The sockets of the bare handler and of this service "
+        "have the option.\n\n"
         "## 64 images a request\n\n"
         f"{table(['', 'images / s'], [[name, f'{speed:.0f}'] for name, speed in speeds])}\n"
         f"Where the {whole:.0f} ms of such a request go, one at a time:\n\n"
         f"{table(['', 'ms', 'share'], shares)}\n"
         "## ONNX Runtime alone: images a second by images in a run\n\n"
         f"{table(['', *batches], by_batch)}\n"
-        "That is why concurrent requests are not merged into batches, and why each has one thread of ONNX Runtime: a "
-        "run of one image is as fast, an image, as a run of many.\n\n"
+        "An image takes as long in a run of one as in a run of many. So concurrent requests are not merged into "
+        "batches, and each has one thread of ONNX Runtime.\n\n"
         + made_by("make bench-serving", torch.device("cpu"), "bentoml", "mlflow", "onnxruntime", "starlette", "uvicorn")
     )
 
 
-def _target(name: str, measured: float, asked: float, unit: str, *, most: bool = False) -> list[str]:
-    reached = measured <= asked if most else measured >= asked
+def _target(name: str, value: float, goal: float, unit: str, *, most: bool = False) -> list[str]:
+    reached = value <= goal if most else value >= goal
     digits = 2 if unit in {"×", "s"} else 0
     return [
         name,
-        f"{measured:.{digits}f} {unit}",
-        f"{'≤' if most else '≥'} {asked:g} {unit}",
+        f"{value:.{digits}f} {unit}",
+        f"{'≤' if most else '≥'} {goal:g} {unit}",
         "yes" if reached else "**no**",
     ]
 

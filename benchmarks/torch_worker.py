@@ -1,6 +1,6 @@
-"""The lecture's network in this project, an epoch for each line on standard input; the peer of keras_worker.py.
+"""Trains the lecture's network in this project, one epoch for each line on standard input, like keras_worker.py.
 
-All 10,000 images train, the test images take the place of the validation split, so that both are measured alike.
+All 10,000 images are for training, and the test images replace the validation split: so both are measured alike.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.learning.devices import choose_device, keep_freed_memory
 
 
 def answer(epoch: Epoch, images: int) -> None:
-    """Report an epoch, and wait for the line that asks for the next."""
+    """Report an epoch, and wait for the line that starts the next one."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = images / epoch.images_per_second
     report = {"seconds": seconds, "test_accuracy": epoch.validation_accuracy, "peak_mib": peak}
@@ -32,14 +32,14 @@ def answer(epoch: Epoch, images: int) -> None:
 
 def main(epochs: int) -> None:
     """Train by the `lecture` recipe."""
-    sys.stdout = sys.stderr  # what the training says is not for the reader of the reports
+    sys.stdout = sys.stderr  # the reader of the reports gets only reports
     keep_freed_memory()
     dataset = load()
     splits = dataset.manifest["split"].map({"train": "train", "validation": "train", "test": "validation"})
     dataset = dataclasses.replace(dataset, manifest=dataset.manifest.assign(split=splits))
     images = len(dataset.rows("train"))
     recipe = approaches.model(load_params(), "cnn", "lecture").params
-    assert isinstance(recipe, cnn.CnnParams)  # noqa: S101  # the approach's own
+    assert isinstance(recipe, cnn.CnnParams)  # noqa: S101  # the params of this approach
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
     sys.stdin.readline()
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ PAGE = Path("benchmarks/training.md")
 KERAS = Path(".cache/keras")
 REQUIREMENTS = Path("benchmarks/keras-requirements.txt")
 LEVELS = (0.85, 0.88, 0.90)
-ASKED_RATIO = 2.3
+GOAL_RATIO = 2.3
 
 
 def install_keras() -> Path:
@@ -52,12 +52,12 @@ def install_keras() -> Path:
 
 
 class Worker:
-    """A process that trains an epoch whenever it is asked to."""
+    """A process that trains one epoch for each line that it gets."""
 
     def __init__(self, *command: str | Path) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
         self.name = " ".join(map(str, command[1:3]))
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process runs
         self.process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
             env=environment,
@@ -65,14 +65,14 @@ class Worker:
         self.epochs: list[dict[str, float]] = []
 
     def epoch(self) -> None:
-        """Train for one epoch and take down its report."""
-        asked, answered = cast(IO[str], self.process.stdin), cast(IO[str], self.process.stdout)
-        asked.write("\n")
-        asked.flush()
-        line = answered.readline()
+        """Train for one epoch and keep its report."""
+        stdin, stdout = cast(IO[str], self.process.stdin), cast(IO[str], self.process.stdout)
+        stdin.write("\n")
+        stdin.flush()
+        line = stdout.readline()
         if not line:
             self.log.seek(0)
-            last = (self.log.read().strip().splitlines() or ["it says nothing"])[-1]
+            last = (self.log.read().strip().splitlines() or ["it printed nothing"])[-1]
             raise PipelineError(f"{self.name} ended by itself: {last}")
         self.epochs.append(json.loads(line))
 
@@ -92,7 +92,7 @@ class Worker:
 
 
 def gflops_of_a_product(dtype: torch.dtype, side: int = 2048) -> float:
-    """What these cores multiply: GFLOP/s of a matrix product, the best of several."""
+    """The GFLOP/s of these cores in a matrix product: the best of several measurements."""
     first, second = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
     return float(2 * side**3 / min(_seconds(lambda: first @ second) for _ in range(8)) / 1e9)
 
@@ -104,7 +104,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def flops_of_an_image() -> float:
-    """Multiplications and additions of one training step of the lecture's network, an image."""
+    """Multiplications and additions for one image in a training step of the lecture's network."""
     model, images = LectureCnn("grayscale"), torch.zeros(32, 32, 32, 3, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
         model(images).sum().backward()
@@ -120,7 +120,7 @@ def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
     device = choose_device("cpu")
     precision = choose_precision(device)
     images = len(load().rows("train")) + len(load().rows("validation"))
-    skip = 1  # the first epoch of each builds graphs and kernels
+    skip = 1  # the first epoch of each also builds graphs and kernels
     times = [median(epoch["seconds"] for epoch in worker.epochs[skip:]) for worker in (ours, keras)]
     ratios = [k["seconds"] / o["seconds"] for o, k in zip(ours.epochs[skip:], keras.epochs[skip:], strict=True)]
     ratio = median(ratios)
@@ -140,8 +140,8 @@ def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
     return (
         "# Training the lecture's network: here and in Keras\n\n"
         f"Median ratio of {len(ratios)} pairs of epochs run in turn, batch 32 both: "
-        f"**{ratio:.2f} times as fast as Keras** (from {min(ratios):.2f} to {max(ratios):.2f}; asked: {ASKED_RATIO}, "
-        f"{'reached' if ratio >= ASKED_RATIO else 'not reached'}).\n\n"
+        f"**{ratio:.2f} times as fast as Keras** (from {min(ratios):.2f} to {max(ratios):.2f}; asked: {GOAL_RATIO}, "
+        f"{'reached' if ratio >= GOAL_RATIO else 'not reached'}).\n\n"
         f"{table(['', 'here', 'Keras'], rows)}\n"
         f"The same network, the same optimizer (Keras's RMSprop), one seed each. Here in {precision}, and the weights "
         "tested are an average over the last steps.\n\n"
@@ -154,7 +154,7 @@ def page(ours: Worker, keras: Worker, keras_versions: str) -> str:
 
 
 def main() -> None:
-    """Install Keras, train both in turn, write the page."""
+    """Install Keras, train both in turn, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=30, help="of each (%(default)s)")
     epochs = parser.parse_args().epochs

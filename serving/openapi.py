@@ -77,7 +77,7 @@ def _classifying(
         "requestBody": _body(field, settings, options),
         "responses": {
             "200": _response("The answer", "application/json", _schema(answer), other_answers),
-            "400": _error("There is no image, or the body is damaged"),
+            "400": _error("The image is missing, or the body is damaged"),
             "401": _error("The token is missing or wrong"),
             "405": _error("The method is not POST"),
             "408": _error("The body arrived too slowly"),

@@ -37,7 +37,7 @@ class Settings(BaseModel):
         """The defaults, with the values that the environment sets; an empty variable changes nothing.
 
         Raises:
-            SettingsFault: there is no setting of that name, or the setting cannot have that value.
+            SettingsFault: a variable is not a setting, or its value is not possible.
         """
         chosen = {
             name.removeprefix(PREFIX).lower(): value

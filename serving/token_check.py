@@ -27,7 +27,7 @@ class TokenCheck(AuthenticationBackend):
         sent = conn.headers.get("authorization", "").encode()
         if conn.scope["path"] not in HEALTH and not hmac.compare_digest(sent, self.expected):
             raise AuthenticationError
-        return None  # there are no users to tell apart
+        return None  # the token belongs to nobody in particular
 
 
 def refuse(conn: HTTPConnection, error: AuthenticationError) -> Response:

@@ -68,7 +68,7 @@ async def read_upload(request: Request, field: str, max_files: int, option_names
     if len(files) > max_files:
         raise _too_many(max_files)
     if not files:
-        raise Refusal(400, "no_image", f"There is no file in the field {field!r}.")
+        raise Refusal(400, "no_image", f"The field {field!r} has no file.")
     unknown = [name for name in options if name not in option_names]
     if unknown:
         raise Refusal(400, "unknown_field", f"The field {clean(unknown[0])!r} is unknown; send images in {field!r}.")

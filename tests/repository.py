@@ -76,10 +76,12 @@ class Repository:
         """Bring back params.yaml, dvc.lock and the results afterwards; DVC's cache has most results."""
         before = {name: (self.folder / name).read_bytes() for name in ("params.yaml", "dvc.lock")}
         before |= {str(path): path.read_bytes() for path in self.not_cached()}
-        yield
-        for name, content in before.items():
-            (self.folder / name).write_bytes(content)
-        self.run("dvc", "checkout", "--force")
+        try:
+            yield
+        finally:
+            for name, content in before.items():
+                (self.folder / name).write_bytes(content)
+            self.run("dvc", "checkout", "--force")
 
     def not_cached(self) -> list[Path]:
         """The results that git keeps."""

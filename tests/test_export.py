@@ -112,7 +112,7 @@ def test_serving_loads_what_was_packaged_and_answers_as_the_result(champion, res
         ("card.json", b"{", r"card\.json is damaged"),
         ("card.json", b'{"schema": 1}', r"card\.json is damaged"),
         ("card.json", b"[1]", r"card\.json is damaged"),
-        ("card.json", b'{"schema": 99}', "schema 99, this service reads 1"),
+        ("card.json", b'{"schema": 99}', "schema 99, but this service reads schema 1"),
     ],
 )
 def test_serving_refuses_a_damaged_model_in_one_line(champion, name, content, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from tests.archives import ARCHIVES, running_server, source
 from tests.conftest import ROOT
-from tests.repository import BATCHES, Repository, reproduced
+from tests.repository import BATCHES, reproduced
 from tests.serving import Serving
 
 pytestmark = pytest.mark.slow
@@ -48,27 +49,45 @@ def test_another_backbone_is_a_package_and_a_param(reproduced, tmp_path):
         reproduced.run(*command.split())
         card = reproduced.json("models/transfer/card.json")
         assert card["architecture"]["backbone"] == "efficientnet_lite1"
-        metrics = reproduced.json("models/transfer/metrics.json")
+        metrics = reproduced.json("reports/metrics/transfer.json")
         assert metrics["parameters"] > 4_000_000
         assert metrics["frozen_test_accuracy"] > 0.6, "ImageNet's features, not random ones, on synthetic images"
     del reproduced.environment["PYTHONPATH"]
 
 
-def test_another_approach_is_a_module_and_a_stage_file(reproduced):
+def test_another_approach_is_a_module_a_section_and_an_entry_and_trains_no_other(reproduced):
     text = (ROOT / "docs/extending.md").read_text()
-    module, stage = (re.search(rf"```python\n({start}.*?)```", text, re.DOTALL)[1] for start in ("class ", '"""Stage'))
-    assert len(stage.splitlines()) < 60
+    module = re.search(r'```python\n(""""?Approach 4.*?)```', text, re.DOTALL)[1]
+    section, entry = (
+        re.search(rf"```yaml\n({start}.*?)```", text, re.DOTALL)[1] for start in ("nearest:", "  nearest:")
+    )
     with reproduced.left_as_it_was():
+        dvc_yaml = reproduced.folder / "dvc.yaml"
+        before = dvc_yaml.read_text()
         try:
-            _add(reproduced, module, stage)
-            reproduced.run("dvc", "repro")
+            (reproduced.folder / "pipeline/approaches/nearest.py").write_text(module)
+            with (reproduced.folder / "params.yaml").open("a") as params:
+                params.write(section)
+            listed = before.replace("      - models/transfer\n", "      - models/transfer\n      - models/nearest\n", 1)
+            dvc_yaml.write_text(listed.replace("  evaluate:", f"{entry}\n  evaluate:", 1))
+            changed = reproduced.run("git", "status", "--porcelain", "--", "pipeline", "*.yaml").stdout.splitlines()
+            assert len(changed) == 3, changed
+            output = reproduced.run("dvc", "repro").stdout
+            ran = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+            assert ran == {"check", "nearest", "evaluate", "draw", "compare", "package", "report", "sync"}
             board = reproduced.json("reports/leaderboard.json")
             assert "nearest" in {model["name"] for model in board["models"]}
-            assert (reproduced.folder / "models/nearest/figures/confusion.png").exists()
-            assert "nearest: <code>" in (reproduced.folder / "reports/report.html").read_text()
+            assert (reproduced.folder / "reports/figures/nearest/confusion.png").exists()
+            assert "nearest," in (reproduced.folder / "reports/confusion.csv").read_text()
+            report = (reproduced.folder / "reports/report.html").read_text()
+            assert "Approach 3: nearest" in report, "a chapter of its own"
+            assert "nearest: <code>" in report
+            assert "nearest: its run got the rest of the result" in output
         finally:
-            reproduced.run("git", "checkout", "-q", "dvc.yaml", "pipeline")
-            (reproduced.folder / "pipeline/stages/nearest.py").unlink()
+            dvc_yaml.write_text(before)
+            (reproduced.folder / "pipeline/approaches/nearest.py").unlink()
+            shutil.rmtree(reproduced.folder / "models/nearest", ignore_errors=True)
+            (reproduced.folder / "reports/metrics/nearest.json").unlink(missing_ok=True)
 
 
 def test_another_source_is_an_entry_in_params(reproduced, tmp_path):
@@ -85,29 +104,3 @@ def test_another_source_is_an_entry_in_params(reproduced, tmp_path):
         done = reproduced.run("bash", "-c", command)
         assert "our-mirror" in done.stdout
         assert "data/cifar10" not in reproduced.run("dvc", "status", "download").stdout
-
-
-def _add(repository: Repository, module: str, stage: str) -> None:
-    (repository.folder / "pipeline/stages/nearest.py").write_text(stage)
-    path = repository.folder / "pipeline/models.py"
-    text = path.read_text()
-    for before, after in (
-        ('kind: Literal["least_squares",', 'kind: Literal["least_squares", "nearest_mean",'),
-        (
-            "    match architecture.kind:\n",
-            '    match architecture.kind:\n        case "nearest_mean":\n            return NearestMean()\n',
-        ),
-        ("class LeastSquares(", f"{module}\n\nclass LeastSquares("),
-    ):
-        assert before in text
-        text = text.replace(before, after)
-    path.write_text(text)
-    path = repository.folder / "dvc.yaml"
-    document = yaml.safe_load(path.read_text())
-    stages = document["stages"]
-    stages["nearest"] = yaml.safe_load(yaml.safe_dump(stages["baseline"]).replace("baseline", "nearest"))
-    for name in ("compare", "package", "report"):
-        stages[name]["deps"].append("models/nearest")
-    for name in ("compare", "report"):
-        stages[name]["cmd"] += " models/nearest"
-    path.write_text(yaml.safe_dump(document, sort_keys=False))

@@ -12,7 +12,6 @@ import pytest
 from tests.conftest import ROOT
 from tests.imports import PIPELINE, SERVING, all_imports, imported_modules, own_files, room_of
 
-LOOKING = {"pictures", "results"}
 MAY_USE = {
     "base": set(),
     "data": {"base"},

@@ -280,4 +280,4 @@ def test_the_service_answers_as_the_pipeline_does(reproduced, tmp_path):
         assert prediction["probabilities"]["truck"] == pytest.approx(probability, abs=1e-4)
     assert answer["model"]["name"] == champion
     assert refused.status_code == 422
-    assert refused.json()["error"] == "bad.png is no PNG, JPEG, WEBP, BMP or GIF image."
+    assert refused.json()["error"] == "bad.png is not a PNG, JPEG, WEBP, BMP or GIF image."

@@ -61,7 +61,7 @@ def test_every_command_of_the_readme_works(reproduced, tmp_path):
         if command in SERVERS:
             printed[command] = _serve(repository, command)
             continue
-        # A folder of this test replaces the share. The README's server does not exist: its command must work all the same.
+        # A folder of this test replaces the share. The README's server does not exist: the command must work without.
         printed[command] = _shell(repository, command.replace("/mnt/share/car-or-truck", str(tmp_path / "share")))
     assert "cnn-lecture" in printed["dvc metrics diff"], "the changed param changed a model"
     assert "all verified" in printed["make verify"]

@@ -34,8 +34,8 @@ TABLE = {
     "data/fetch.py": {"download"},
     "data/records.py": {"download", "extract"},
     "data/__init__.py": set(),
-    "learning/card.py": LEARN | {"evaluate"},
-    "learning/classifier.py": LEARN | SHOW | {"package"},
+    "learning/card.py": LEARN | NETWORKS | {"evaluate", "compare"},
+    "learning/classifier.py": LEARN | NETWORKS,
     "learning/devices.py": LEARN | {"check"},
     "learning/key.py": LEARN | {"check"},
     "learning/params.py": LEARN | {"check"},
@@ -43,8 +43,9 @@ TABLE = {
     "packaging/": {"package"},
     "pictures/": SHOW,
     "report/": {"report"},
-    "results/metrics.py": {"evaluate", "draw", "compare", "report"},
-    "results/result.py": {"evaluate", "draw", "compare", "report"},
+    "results/known_facts.py": {"compare", "package", "report"},
+    "results/metrics.py": {"evaluate", "draw", "compare", "package", "report"},
+    "results/result.py": {"evaluate", "draw", "compare", "package", "report"},
     "results/": {"compare", "report"},
     "stages/__init__.py": set(),
     "stages/train.py": set(),
@@ -52,8 +53,8 @@ TABLE = {
     "tracking/": set(),
     "__init__.py": set(),
 }
-"""The stages that a changed file, or a changed file of a folder, runs again. The longest name that fits counts. A file of
-stages/ that is not listed here runs its own stage again."""
+"""The stages that a changed file, or a changed file of a folder, runs again. The longest name that fits counts. A file
+of stages/ that is not listed here runs its own stage again."""
 
 
 def expected(name: str) -> set[str]:
@@ -109,7 +110,7 @@ def test_a_new_version_of_a_library_trains_again_only_if_it_computes(reproduced,
     with reproduced.left_as_it_was():
         content = lock.read_text()
         changed, count = re.subn(rf"^{package}==\S+", f"{package}==999.0", content, flags=re.MULTILINE)
-        assert count == 1
+        assert count in {1, 2}  # some have a version for each Python
         lock.write_text(changed)
         try:
             reproduced.run("dvc", "repro", "check")

@@ -157,7 +157,7 @@ def test_the_service_listens_on_this_machine_only(url):
     port = int(url.rsplit(":", 1)[1])
     listening = Path("/proc/net/tcp").read_text() if Path("/proc/net/tcp").exists() else ""
     if not listening:
-        pytest.skip("there is no /proc/net/tcp")
+        pytest.skip("this system has no /proc/net/tcp")
     addresses = {line.split()[1] for line in listening.splitlines()[1:] if line.split()[3] == "0A"}
     assert f"0100007F:{port:04X}" in addresses
     assert f"00000000:{port:04X}" not in addresses

@@ -117,7 +117,7 @@ def test_the_stage_ends_well_before_there_is_a_champion(project, capsys, results
         shutil.rmtree("reports/metrics")
     sync_stage.main()
     printed = capsys.readouterr().out
-    assert ("there are no results yet" in printed) == (not results_there)
+    assert ("no results exist yet" in printed) == (not results_there)
 
 
 def test_changed_results_are_not_taken_for_those_of_the_run(project):

@@ -1,3 +1,3 @@
-"""What sets up, and what makes the pictures and tables of the guides."""
+"""Programs for the set-up, and for the pictures and tables of the guides."""
 
-import pipeline  # noqa: F401  # Ctrl-C while libraries are imported is no traceback
+import pipeline  # noqa: F401  # so Ctrl-C prints no traceback while libraries are imported

@@ -21,14 +21,14 @@ localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 
 
 def chromium() -> str | None:
-    """The path of the browser, None where there is none."""
-    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
-    return next((path for path in found if path), None)
+    """The path of the browser; None where it is not installed."""
+    paths = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    return next((path for path in paths if path), None)
 
 
 @contextmanager
 def blank_page(width: int, height: int, scheme: str = "light") -> Iterator[Page]:
-    """An empty page of so many pixels, while the block runs."""
+    """Open an empty page of this size, in pixels, while the block runs."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         yield browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The whole pipeline with other params, beside the workspace: tools/experiment.sh NAME "TITLE" PARAM=VALUE... The
-# leaderboard goes into docs/NAME.md, the runs into MLflow with the tag dvc_experiment; the experiment itself is removed.
+# Runs the whole pipeline with other params, beside the workspace: tools/experiment.sh NAME "TITLE" PARAM=VALUE...
+# The leaderboard goes into docs/NAME.md, and the runs into MLflow with the tag dvc_experiment. Then the experiment is
+# removed.
 set -euo pipefail
 name=$1 title=$2
 shift 2
@@ -15,7 +16,7 @@ forget() {
     git branch --quiet -D "$name-results" 2> /dev/null || true
     dvc exp remove --quiet "$name" 2> /dev/null || true
 }
-forget  # what a run that was interrupted left
+forget  # an interrupted run leaves these
 trap forget EXIT
 dvc exp run --temp --name "$name" "${changes[@]}"
 dvc exp branch "$name" "$name-results"

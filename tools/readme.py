@@ -1,4 +1,4 @@
-"""Copy reports/leaderboard.md into README.md, between its marks: no figure there is typed by hand."""
+"""Copy reports/leaderboard.md into README.md, between two marks, so that nobody types a figure there by hand."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ START, END = (
 
 
 def with_leaderboard(readme: str, leaderboard: str) -> str:
-    """`readme` with what stands between the marks replaced by `leaderboard`."""
+    """`readme` with `leaderboard` between its marks."""
     before, _, rest = readme.partition(START)
     _, _, after = rest.partition(END)
     return f"{before}{START}\n{leaderboard.strip()}\n\n{END}{after}"

@@ -1,7 +1,8 @@
-"""The approaches, one module each, found by its name: its network, the type of its params, its training.
+"""The approaches, one module each: its network, the type of its params, its training.
 
-A module has an `APPROACH` (`learning.approach.Approach`), by which all other rooms take it up. It may use `learning`,
-`data` and `base`; nothing that measures, draws or publishes may come in, as a change would train the approach again.
+Each module defines `APPROACH` (`learning.approach.Approach`), and other rooms use the module through it. A module may
+use `learning`, `data` and `base`. Code that measures, draws or publishes must not be in it, because every change of the
+module trains the approach again.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def find(module: str) -> Approach:
     """The approach of pipeline/approaches/`module`.
 
     Raises:
-        PipelineError: there is none of this name.
+        PipelineError: the module does not exist.
     """
     if module not in approach_names():
-        raise PipelineError(f"there is no approach {module!r}; pipeline/approaches has {', '.join(approach_names())}")
+        raise PipelineError(f"unknown approach {module!r}; pipeline/approaches has {', '.join(approach_names())}")
     approach: Approach = importlib.import_module(f"pipeline.approaches.{module}").APPROACH
     return approach
 
@@ -54,16 +55,16 @@ def models(params: Params) -> dict[str, Model]:
 
 
 def model(params: Params, module: str, recipe: str = "") -> Model:
-    """The model that an approach makes under its params, or under one recipe of them.
+    """The model that an approach makes with its params, or with one recipe of them.
 
     Raises:
-        PipelineError: there is no such approach or recipe, or its params are wrong; one line per problem.
+        PipelineError: the approach or the recipe does not exist, or its params are wrong; one line per problem.
     """
     approach = find(module)
     recipes = list(_recipes(params, module)) if approach.recipes else []
     if recipe not in (recipes or [""]):
         choice = f"has the recipes {', '.join(recipes)}" if recipes else "has no recipes"
-        raise PipelineError(f"there is no recipe {recipe!r}: the approach {module} {choice}")
+        raise PipelineError(f"unknown recipe {recipe!r}: the approach {module} {choice}")
     section = f"{module}.{recipe}" if recipe else module
     document = _recipes(params, module)[recipe] if recipe else params.approaches.get(module, {})
     try:
@@ -95,14 +96,14 @@ def _check_batches(model: Model, params: Params) -> None:
 
 
 def rebuild(card: ModelCard, folder: Path) -> Classifier:
-    """The network of a result folder, in evaluation mode, out of its card and its weights.
+    """Build the network of a result folder from its card and its weights, in evaluation mode.
 
     Raises:
         PipelineError: the weights are missing, or are not those of the card.
     """
     path = folder / WEIGHTS
     if not path.exists() or sha256_of(path) != card.weights_sha256:
-        raise PipelineError(f"{path} is missing, or differs from what card.json says by SHA-256: run `dvc repro`")
+        raise PipelineError(f"{path} is missing, or its SHA-256 is not that of card.json: run `dvc repro`")
     network = find(card.approach).network(**card.architecture)
     try:
         network.load_state_dict(load_file(path))

@@ -19,7 +19,7 @@ class LeastSquares(Classifier):
     def __init__(self) -> None:
         super().__init__()
         weights = torch.zeros(32 * 32 + 1, dtype=torch.float64)  # the last one is the bias
-        self.weights = nn.Parameter(weights, requires_grad=False)  # solved for, not descended to
+        self.weights = nn.Parameter(weights, requires_grad=False)  # solved directly, without gradients
 
     @staticmethod
     def design_matrix(images: Tensor) -> Tensor:
@@ -27,11 +27,11 @@ class LeastSquares(Classifier):
         return F.pad(grayscale(images.double() / 255).flatten(1), (0, 1), value=1.0)
 
     def fit(self, images: Tensor, labels: Tensor) -> Self:
-        """Solve min ‖Xw − t‖² exactly, targets t = −1 for label 0 and +1 for label 1.
+        """Solve min ‖Xw − t‖² exactly, with targets t = −1 for label 0 and +1 for label 1.
 
         Args:
             images: uint8 `[N, 32, 32, 3]`.
-            labels: 0 or 1, `[N]`, of any type.
+            labels: 0 or 1, `[N]`, of any dtype.
         """
         targets = labels.double() * 2 - 1
         solution = torch.linalg.lstsq(self.design_matrix(images), targets[:, None], driver="gelsd").solution
@@ -43,14 +43,16 @@ class LeastSquares(Classifier):
         return self.weights[:-1].reshape(32, 32)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits: twice the fitted value v. The least-squares estimate of the probability is (1 + v) / 2, which leaves
-        0 to 1; sigmoid(2v) has its value and slope at v = 0, and stays within.
+        """Logits float32 `[N]`: twice the fitted value v.
+
+        Least squares estimates the probability as (1 + v) / 2, which can lie outside 0 to 1. sigmoid(2v) has the same
+        value and slope at v = 0, and always lies between 0 and 1.
         """
         return 2 * (self.design_matrix(images) @ self.weights).float()
 
 
 def train(_: NoParams, job: Job) -> Trained:
-    """Solve for one weight a pixel."""
+    """Solve for one weight per pixel and the bias."""
     start = time.perf_counter()
     model = LeastSquares().fit(job.images("train"), job.labels("train"))
     return Trained(model, seconds=time.perf_counter() - start)
@@ -61,5 +63,5 @@ def title(_: NoParams) -> str:
     return "Least squares on grayscale pixels"
 
 
-# Always on the CPU in float64: exact and repeatable.
+# The CPU and float64 make the solution exact and repeatable.
 APPROACH = Approach(LeastSquares, train, title, device="cpu", precision="float64")

@@ -1,4 +1,4 @@
-"""Approach 2, `cnn`: the lecture's convolutional network, under each recipe of params.yaml."""
+"""Approach 2, `cnn`: the lecture's convolutional network, trained by each recipe of params.yaml."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.learning.params import TrainingParams
 
 
 class CnnParams(Section):
-    """The lecture's network under one recipe."""
+    """One recipe for the lecture's network."""
 
     color: Literal["grayscale", "rgb"]
     mirror: bool
@@ -52,7 +52,7 @@ class LectureCnn(Classifier):
         return self.conv1.weight
 
     def standardise_by(self, images: Tensor) -> Self:
-        """Take mean and standard deviation of each channel from uint8 training images `[N, 32, 32, 3]`."""
+        """Set the mean and standard deviation of each channel from uint8 training images `[N, 32, 32, 3]`."""
         pixels = self._channels(images).double()
         self.mean, self.std = pixels.mean((0, 1, 2)).float(), pixels.std((0, 1, 2)).float()
         return self
@@ -63,7 +63,7 @@ class LectureCnn(Classifier):
         return grayscale(pixels)[..., None] if self.color == "grayscale" else pixels
 
     def response_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """What each convolutional layer answers after its ReLU: name -> float32 `[N, C, H, W]`, three of them."""
+        """The response maps of the three convolutional layers, after their ReLU: name -> float32 `[N, C, H, W]`."""
         x = ((self._channels(images) - self.mean) / self.std).permute(0, 3, 1, 2)
         first = F.relu(self.conv1(x))
         second = F.relu(self.conv2(F.max_pool2d(first, 2)))
@@ -72,7 +72,7 @@ class LectureCnn(Classifier):
 
     @torch.inference_mode()
     def layers(self) -> list[Layer]:
-        """The network layer by layer, its shapes taken from a pass over an empty image."""
+        """The network layer by layer. The shapes come from a pass over a black image."""
         first, second, third = self.response_maps(torch.zeros(1, 32, 32, 3, dtype=torch.uint8)).values()
 
         def convolved(layer: nn.Conv2d, maps: Tensor) -> Layer:
@@ -108,7 +108,7 @@ def _count(layer: nn.Module) -> int:
 
 
 def train(params: CnnParams, job: Job) -> Trained:
-    """Start from Keras's random weights and learn filters and classifier together."""
+    """Start from random weights as Keras does, and learn filters and classifier together."""
     torch.manual_seed(job.seed)
     model = LectureCnn(params.color, mirror=params.mirror).standardise_by(job.images("train"))
     first_filters = model.first_filters().detach().clone()

@@ -1,4 +1,5 @@
-"""What every room may use: errors and the command line, help, files, params, the version of the code.
+"""Code for every room: errors and the command line, help, files, params, the version of the code.
 
-Nothing that changes a number may come in: no DVC stage depends on this room. It imports no other room.
+Only the stage `check` depends on a file of this room, so code that changes a number must not be here. This room imports
+no other room.
 """

@@ -1,4 +1,4 @@
-"""Errors that speak to the user, and the one place where they become a line and an exit code."""
+"""Errors for the user, and the one place that turns them into printed lines and an exit code."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from pipeline.base.help import stage_help
 
 
 class PipelineError(Exception):
-    """Something the user can mend: the message says what was wrong, where, and what to do. No traceback is shown."""
+    """An error that the user can fix. Its message says what is wrong, where, and what to do. No traceback is shown."""
 
 
 class NotANumber(PipelineError):
-    """The loss became NaN or infinite, so the training stopped."""
+    """The loss or a weight became NaN or infinite, so the training stopped."""
 
 
 def run_as_command(main: Callable[[], None]) -> None:
-    """Run `main` as a program: exit 1 with one line per problem on `PipelineError`, 130 on Ctrl-C.
+    """Run `main` as a program. With `--help` alone, a stage prints its help instead.
 
-    Any other exception keeps its traceback: it is a bug of ours.
+    A `PipelineError` prints one line per problem and exits with 1. Ctrl-C exits with 130. Any other exception is a bug
+    of this code and keeps its traceback.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[1:] in (["--help"], ["-h"]) and (text := stage_help()):
@@ -45,15 +46,15 @@ def run_as_command(main: Callable[[], None]) -> None:
 
 
 def _end_with_dvc() -> None:
-    """End this process when the `dvc` that started it ends: a killed `dvc repro` leaves no training behind.
+    """End this process when the `dvc` that started it ends, so that a killed `dvc repro` leaves no training behind.
 
-    An orphan would write into folders that the next `dvc repro` works in. Some shells stay between the two and
-    outlive a killed DVC, so Linux's parent-death signal is not enough.
+    A training left behind would write into folders that the next `dvc repro` uses. Linux's parent-death signal is not
+    enough: some shells stay between DVC and this process, and outlive a killed DVC.
     """
     if sys.platform == "linux":
         shells = ("sh", "dash", "bash", "zsh", "ksh", "fish")
         dvc = next((process for process in psutil.Process().parents() if process.name() not in shells), None)
-        if dvc is None:  # DVC ended already, or runs in another container
+        if dvc is None:  # DVC has ended already, or runs in another container
             return
         handle = os.pidfd_open(dvc.pid)
 

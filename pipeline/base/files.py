@@ -1,4 +1,4 @@
-"""A file appears under its name whole and verified, or not at all."""
+"""Reading, writing and hashing files. A file gets its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from pipeline.base.errors import PipelineError
 
 CIFAR10, DATASET = Path("data/cifar10"), Path("data/dataset")
 MODELS, CHAMPION, BENTO = Path("models"), Path("models/champion"), Path("models/champion.bento")
-REPORTS = Path("reports")
-"""What one stage leaves and others read; dvc.yaml names the same paths."""
+REPORTS, METRICS, FIGURES = Path("reports"), Path("reports/metrics"), Path("reports/figures")
+RESULTS = REPORTS / "results.json"
+"""The paths that one stage writes and others read; dvc.yaml names the same paths."""
 
 FULL_DISK_BYTES = 1 << 20
-"""With less space left, a failed write is blamed on the disk: libraries report it by errors of their own."""
+"""If a write fails with less free space than this, the disk counts as full: each library has its own error for that."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, its file is synced and takes that name.
+    """Yield a temporary path beside `path`. When the block succeeds, the file there is synced and renamed to `path`.
 
-    On any exception the temporary file is removed, and whatever stood at `path` before stays.
+    On any exception the temporary file is removed, and an older file at `path` stays.
+
+    Raises:
+        PipelineError: the write failed because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Each path has one temporary name, so that the leftover of a killed process is overwritten. The suffix stays,
-    # because some writers choose the format by it.
+    # Each path has only one temporary name, so that the next write overwrites the leftover of a killed process. The
+    # suffix stays, because some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield temporary
@@ -45,7 +49,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, completely or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(text)
 
@@ -57,26 +61,26 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON value, its keys sorted."""
+    """SHA-256 of a JSON value with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def digest_of_files(paths: list[Path], root: Path) -> str:
-    """SHA-256 over the names, relative to `root`, and the digests of files; their order does not matter."""
+    """SHA-256 over the names (relative to `root`) and digests of files, whatever the order of `paths`."""
     lines = sorted(f"{path.relative_to(root)} {sha256_of(path)}\n" for path in paths)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; JSON has no NaN and no infinity, so these raise ValueError."""
+    """Write `value` as indented JSON. NaN and infinity raise ValueError, because JSON has neither."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, made_by: str = "dvc repro") -> Any:
-    """The JSON value in `path`.
+    """Read the JSON value in `path`.
 
     Raises:
-        PipelineError: the file is missing or damaged; the message names it and the command that makes it.
+        PipelineError: the file is missing or damaged; the message names the file and the command that makes it.
     """
     try:
         return json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""`python -m pipeline.stages.NAME --help`: what a stage is for, and what dvc.yaml says about it."""
+"""The text of `python -m pipeline.stages.NAME --help`: the purpose of a stage, and its entry in dvc.yaml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 
 def dvc_stages() -> dict[str, Any]:
-    """The stages of dvc.yaml in the current folder, by name; none where the file is missing."""
+    """The stages of dvc.yaml in the current folder, by name; empty if the file is missing."""
     try:
         stages: dict[str, Any] = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
     except (OSError, KeyError):
@@ -20,7 +20,7 @@ def dvc_stages() -> dict[str, Any]:
 
 
 def stage_help() -> str | None:
-    """The help of the stage that this process runs: docstring, files, params. None where it runs something else."""
+    """The help of the stage that this process runs: docstring, files, params. None if it does not run a stage."""
     module = sys.modules["__main__"]
     package, _, name = module.__spec__.name.rpartition(".") if module.__spec__ else ("", "", "")
     if package != "pipeline.stages":
@@ -33,14 +33,14 @@ def stage_help() -> str | None:
 
 
 def _entry_help(name: str, stage: dict[str, Any]) -> str:
-    """What dvc.yaml says about one stage."""
+    """The entry of one stage in dvc.yaml, as text."""
 
     def listed(key: str) -> str:
         entries = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in stage.get(key, [])]
         return "".join(f"\n  {entry}" for entry in entries if not entry.startswith("pipeline/")) or "\n  nothing"
 
     choices = "".join(
-        f"\n\n{variable}, each in turn:\n  {', '.join(values)}" for variable, values in stage.get("matrix", {}).items()
+        f"\n\nonce for each {variable}:\n  {', '.join(values)}" for variable, values in stage.get("matrix", {}).items()
     )
     params = ", ".join(stage.get("params", [])) or "none"
     text = (

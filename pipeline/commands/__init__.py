@@ -1,1 +1,1 @@
-"""What people type that is not a DVC stage: `make sweep`, `make verify`, `make sync`, `make ui`. No room imports it."""
+"""Commands that are not DVC stages: `make sweep`, `make verify`, `make sync`, `make ui`. No room imports them."""

@@ -1,4 +1,4 @@
-"""The service as its clients see it: started as a user does, asked over HTTP."""
+"""Starting the service as a user does, and asking it over HTTP as a client does."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def running(
     folder: Path = Path(),
     expected: int = 200,
 ) -> Iterator[float]:
-    """A server while the block runs; yields the seconds from its start until the address `ready` answers.
+    """Run a server while the block runs. Yields the seconds from its start until the address `ready` answered.
 
     Args:
-        environment: all of its environment variables.
-        folder: where it is started.
-        expected: the status of that answer.
+        environment: all environment variables of the server.
+        folder: the folder that the server starts in.
+        expected: the status code of the answer.
 
     Raises:
-        PipelineError: it ended, or is not ready within two minutes; the message has the last line that it wrote.
+        PipelineError: the server ended, or was not ready within two minutes; the message has its last line of output.
     """
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
@@ -53,7 +53,7 @@ def running(
             while not _answers(ready, expected):
                 if process.poll() is not None or time.perf_counter() - start > SECONDS_TO_START:
                     log.seek(0)
-                    last = (log.read().strip().splitlines() or ["it says nothing"])[-1]
+                    last = (log.read().strip().splitlines() or ["it printed nothing"])[-1]
                     raise PipelineError(f"`{Path(command[0]).name} {command[1]}` does not start: {last}")
                 time.sleep(0.02)
             yield time.perf_counter() - start
@@ -69,7 +69,7 @@ def _answers(address: str, status: int) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a server to end, and kill what is left after half a minute."""
+    """Ask a server to end, wait up to half a minute, then kill it and its child processes."""
     with suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
@@ -83,24 +83,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def environment(home: str) -> dict[str, str]:
-    """Variables for a service with the settings that it has by itself, and a BentoML store of its own in `home`."""
+    """The environment variables for a service with default settings and its own BentoML store in `home`."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CAR_OR_TRUCK_", "BENTOML_"))}
     return clean | {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
 
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """`bentoml serve` in the current folder while the block runs, on a free port; yields its address.
+    """Run `bentoml serve` in the current folder on a free port while the block runs. Yields its address.
 
     Raises:
-        PipelineError: it does not start.
+        PipelineError: the service does not start.
     """
     port = free_port()
     bentoml = str(Path(sys.executable).parent / "bentoml")
@@ -111,10 +111,10 @@ def serving() -> Iterator[str]:
 
 
 def classify(address: str, images: NDArray[np.uint8]) -> list[dict[str, float]]:
-    """What the service says about images uint8 `[N, 32, 32, 3]`, sent as PNG files: the probability of each class.
+    """The service's probability of each class, for images uint8 `[N, 32, 32, 3]` that are sent as PNG files.
 
     Raises:
-        PipelineError: it refuses a request.
+        PipelineError: the service refuses a request, or an answer contradicts itself.
     """
     answers: list[dict[str, float]] = []
     with requests.Session() as session:
@@ -125,7 +125,7 @@ def classify(address: str, images: NDArray[np.uint8]) -> list[dict[str, float]]:
                 raise PipelineError(f"the service answered {answer.status_code}: {answer.text[:200]}")
             for prediction in answer.json()["predictions"]:
                 if prediction["label"] != max(prediction["probabilities"], key=prediction["probabilities"].get):
-                    raise PipelineError(f"the service's label is not its likelier class: {prediction}")
+                    raise PipelineError(f"the service's label is not the likelier class: {prediction}")
                 answers.append(prediction["probabilities"])
     return answers
 

@@ -1,7 +1,7 @@
-"""Tune the knobs of one training by Optuna, on validation accuracy: `make sweep`, or give this module `--help`.
+"""Tune the knobs of one training by Optuna on validation accuracy: `make sweep`, or this module with its options.
 
-Processes and machines that name the same storage share one study. Every trial is a child run in MLflow; the first one
-is params.yaml as it is. The test images are not looked at.
+Processes and machines with the same storage share one study. Every trial is a child run in MLflow. The first trial uses
+params.yaml unchanged. The sweep never uses the test images.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STORAGE = "sqlite:///.cache/sweeps.db"
 
 
 def suggest(trial: Trial, start: TrainingParams) -> TrainingParams:
-    """The knobs of one trial, around those of params.yaml."""
+    """The knobs of one trial: the learning rate is drawn around that of params.yaml, the others from fixed ranges."""
     rate = start.learning_rate
     knobs: dict[str, Any] = {
         "learning_rate": trial.suggest_float("learning_rate", rate / 4, rate * 4, log=True),
@@ -55,15 +55,15 @@ def suggest(trial: Trial, start: TrainingParams) -> TrainingParams:
 
 
 def tunable(params: Params) -> dict[str, Model]:
-    """The models that the training loop makes, by name."""
+    """The models that use the training loop, by name."""
     return {name: model for name, model in approaches.models(params).items() if model.training is not None}
 
 
 def run_trial(trial: Trial, model: Model, params: Params, dataset: Dataset, parent: str) -> float:
-    """Train once, as a child run of `parent`; returns the validation accuracy of the last epoch.
+    """Train once, as a child run of `parent`. Returns the validation accuracy of the last epoch.
 
     Raises:
-        optuna.TrialPruned: after an epoch in which it was behind the median of the trials before it.
+        optuna.TrialPruned: the trial is behind the median of earlier trials, or a number in it became NaN or infinite.
     """
     assert model.training is not None  # noqa: S101  # `tunable` models have one
     knobs = suggest(trial, model.training)
@@ -88,7 +88,7 @@ def run_trial(trial: Trial, model: Model, params: Params, dataset: Dataset, pare
         child.attempt(lambda client, run_id: client.set_tag(run_id, "pruned", "true"))
         status = "FINISHED"
         raise
-    except NotANumber as error:  # a rate so high that the loss became NaN is an answer too
+    except NotANumber as error:  # a learning rate that makes the loss NaN is a result too
         print(f"trial {trial.number}: {error}")
         raise optuna.TrialPruned from error
     finally:
@@ -98,7 +98,7 @@ def run_trial(trial: Trial, model: Model, params: Params, dataset: Dataset, pare
 
 
 class ChildRun:
-    """The run of one trial; where MLflow fails, the trial goes on without it."""
+    """The MLflow run of one trial. If MLflow fails, the trial goes on without it."""
 
     def __init__(self, parent: str, name: str, number: int, knobs: TrainingParams) -> None:
         self.run_id, self.connected = "", True
@@ -113,7 +113,7 @@ class ChildRun:
         self.attempt(start)
 
     def attempt(self, action: Callable[[mlflow.MlflowClient, str], object]) -> None:
-        """Do something in MLflow, unless that failed before; say it where it fails."""
+        """Do something in MLflow, unless MLflow failed before. A failure prints a warning."""
         if not self.connected:
             return
         try:
@@ -123,14 +123,14 @@ class ChildRun:
             print(f"warning: MLflow: {first_line(error)}; the trial goes on without it", flush=True)
 
     def log(self, values: dict[str, float], step: int = 0) -> None:
-        """Add metrics."""
+        """Add metrics to the run."""
         timestamp = time.time_ns() // 1_000_000
         metrics = [Metric(name, value, timestamp, step) for name, value in values.items()]
         self.attempt(lambda client, run_id: client.log_batch(run_id, metrics=metrics))
 
 
 def open_study(model: Model, storage: str, params: Params, dataset: Dataset) -> tuple[Study, str]:
-    """The study of this model under its `training_key`, made if missing, and its parent run in MLflow.
+    """Open or create the study of this model and its `training_key`. Returns it and the id of its MLflow parent run.
 
     Raises:
         PipelineError: the storage cannot be used.
@@ -140,11 +140,11 @@ def open_study(model: Model, storage: str, params: Params, dataset: Dataset) -> 
     key = training_key(model, params, dataset, choose_device(params.device))
     client, experiment = connect(f"{params.tracking.experiment}-sweeps")
     end_killed_runs(client, experiment)
-    with FileLock(repository() / ".cache" / "sweep.lock"):  # of two that start at once, one makes tables, study, parent
+    with FileLock(repository() / ".cache" / "sweep.lock"):  # of two sweeps, only one makes tables, study and parent
         try:
             study = optuna.create_study(
                 storage=storage,
-                study_name=f"sweep-{model.name}-{key[:16]}",  # other params, data, code or arithmetic: another study
+                study_name=f"sweep-{model.name}-{key[:16]}",  # other params, data, code or precision: another study
                 direction="maximize",
                 load_if_exists=True,
                 sampler=optuna.samplers.TPESampler(multivariate=False),
@@ -153,15 +153,15 @@ def open_study(model: Model, storage: str, params: Params, dataset: Dataset) -> 
         except (ImportError, ValueError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise PipelineError(f"--storage {storage} cannot be used: {first_line(error)}") from None
         if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(model.training.model_dump(), skip_if_exists=True)  # `suggest` picks its own knobs
+            study.enqueue_trial(model.training.model_dump(), skip_if_exists=True)  # `suggest` uses some of these
         name = f"attributes.run_name = '{study.study_name}'"
-        parents = client.search_runs([experiment], name)  # each MLflow has a parent of its own
+        parents = client.search_runs([experiment], name)  # each MLflow has its own parent run
         parent = parents[0] if parents else client.create_run(experiment, run_name=study.study_name)
     return study, parent.info.run_id
 
 
 def summary(study: Study, model: Model, images: int) -> str:
-    """The best knobs so far, how sure that is, and the lines for params.yaml."""
+    """The best knobs so far, the interval of their accuracy, and the lines for params.yaml."""
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     if not finished:
         return "no trial was finished"
@@ -176,8 +176,8 @@ def summary(study: Study, model: Model, images: int) -> str:
     return (
         f"{len(finished)} trials finished, {pruned} pruned. "
         f"Best: trial {best.number}, validation {_accuracy(best):.2%} "
-        f"({low:.1%} to {high:.1%} at n = {images:,}); trial {first.number}: {_accuracy(first):.2%}.\n"
-        f"A difference inside the interval is noise: look at it under other seeds before you keep it.\n\n"
+        f"({low:.1%} to {high:.1%} at n = {images:,}); the first, trial {first.number}: {_accuracy(first):.2%}.\n"
+        f"A difference inside the interval is noise: try other seeds before you keep the new values.\n\n"
         f"{yaml.safe_dump(lines, sort_keys=False)}"
     )
 
@@ -187,13 +187,15 @@ def _accuracy(trial: FrozenTrial) -> float:
 
 
 def main() -> None:
-    """Run some more trials of a study and print what is best so far."""
+    """Run more trials of a study and print the best trial so far."""
     params, dataset = load_params(), load()
     models = tunable(params)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", nargs="?", choices=list(models), default="cnn-tuned", help="the model (%(default)s)")
+    parser.add_argument(
+        "model", nargs="?", choices=list(models), default="cnn-tuned", help="the model to tune (%(default)s)"
+    )
     parser.add_argument("--trials", type=int, default=6, help="how many trials this process runs (%(default)s)")
-    parser.add_argument("--storage", default=STORAGE, help="Optuna storage, shared by URL (%(default)s)")
+    parser.add_argument("--storage", default=STORAGE, help="the URL of the Optuna storage (%(default)s)")
     arguments = parser.parse_args()
     model = models[arguments.model]
     if not len(dataset.rows("validation")):
@@ -209,7 +211,7 @@ def main() -> None:
             callbacks=[lambda _, trial: print(f"trial {trial.number}: {trial.state.name.lower()}, {trial.value}\n")],
         )
     finally:
-        with suppress(Exception):  # MLflow is a view of the study, which Optuna keeps
+        with suppress(Exception):  # a fault here loses nothing: Optuna keeps the study
             mlflow.MlflowClient().set_terminated(parent)
     print(summary(study, model, len(dataset.rows("validation"))))
 

@@ -1,4 +1,4 @@
-"""`make sync`: repair MLflow from the results, and fail where something could not be done."""
+"""`make sync`: repair MLflow from the results, and fail if something cannot be repaired."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.tracking.sync import result_folders, sync
 
 
 def main() -> None:
-    """Repair all; exit with 1 where something could not be."""
+    """Repair all runs. Exit with 1 if something cannot be repaired."""
     folders = result_folders()
     if not folders:
-        raise PipelineError("there are no results yet: `dvc repro` makes them, `dvc pull` fetches them")
+        raise PipelineError("no results exist yet: `dvc repro` makes them, `dvc pull` fetches them")
     faults = sync(folders)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)

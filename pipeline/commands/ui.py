@@ -1,4 +1,4 @@
-"""`make ui`: MLflow's pages, and where in them the lecture is."""
+"""`make ui`: start MLflow's pages and print the address of the lecture's view in them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pipeline.tracking.store import UnknownSchema, experiment
 
 
 def main() -> None:
-    """Say what to open, and become `mlflow ui`."""
+    """Print the address to open, and turn this process into `mlflow ui`."""
     params = load_params()
     class_names = params.data.class_names
     try:
         known = experiment(params.tracking.experiment)
-    except UnknownSchema:  # MLflow itself can tell, four seconds later
+    except UnknownSchema:  # MLflow's client can read it, after an import of four seconds
         from pipeline.tracking.connection import connect  # noqa: PLC0415
 
         client, number = connect(params.tracking.experiment)
         known = number, set(client.get_experiment(number).tags)
     if known is not None:
         number, tags = known
-        offered = chart_view.tag(class_names) in tags  # not before a training with these classes
+        offered = chart_view.tag(class_names) in tags  # the first training with these classes saves the view
         print(f"open {chart_view.address(number, class_names if offered else None)}", flush=True)
     os.execvp("mlflow", ["mlflow", "ui", "--workers", "1", *sys.argv[1:]])  # noqa: S606  # as a user types it
 

@@ -1,7 +1,7 @@
-"""`make verify`: hold the results against their claims, offline, from the record files to the answers of the service.
+"""`make verify`: check all results without a network, from the record files to the answers of the service.
 
-Nothing is trusted that can be computed: digests are taken anew, the dataset is extracted again from the record files,
-each model is rebuilt from its folder and its test accuracy measured again, and the service is asked over HTTP.
+Everything that can be computed is computed again: the digests, the dataset from the record files, and the test accuracy
+of each model, which is rebuilt from its folder. The service is asked over HTTP.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline import approaches
 from pipeline.approaches.baseline import LeastSquares
 from pipeline.base.errors import PipelineError, run_as_command
-from pipeline.base.files import BENTO, CHAMPION, CIFAR10, MODELS, REPORTS, read_json, sha256_of
+from pipeline.base.files import BENTO, CHAMPION, CIFAR10, METRICS, MODELS, REPORTS, RESULTS, read_json, sha256_of
 from pipeline.base.params import Params, load_params
 from pipeline.commands import served
 from pipeline.data.dataset import Dataset, load
@@ -30,41 +30,41 @@ from pipeline.learning.predict import predict_logits
 from pipeline.packaging.export import SCHEMA, onnx_probabilities
 from pipeline.results import known_facts, leaderboard
 from pipeline.results.metrics import measure
-from pipeline.results.result import RESULTS, Result, read, read_record, result_digest
+from pipeline.results.result import Result, read, read_record, result_digest
 
 TOLERANCE = 1e-3
-"""How far a rebuilt model's probabilities may lie from the recorded ones: other processors sum in another order."""
+"""The allowed difference of a rebuilt model's probabilities to the recorded ones: processors sum in other orders."""
 
 
 def check_dataset(params: Params) -> str:
-    """Extract the dataset again and compare every pixel, label and split with what is on disk."""
+    """Extract the dataset again and compare every pixel, label and split with the files on disk."""
     records = params.download.records(CIFAR10)
     made, stored = extract(records, params.data, params.seed), load()
     if made.digest != stored.digest or not made.manifest.astype(object).equals(stored.manifest.astype(object)):
-        raise PipelineError("data/dataset is not what data/cifar10 and params.yaml give: run `dvc repro -f extract`")
+        raise PipelineError("data/dataset does not match data/cifar10 and params.yaml: run `dvc repro -f extract`")
     return f"{len(records)} record files and {len(stored.images)} images with splits: digest {stored.digest[:12]}…"
 
 
-def check_model(folder: Path, dataset: Dataset, sound: list[Result]) -> str:
-    """Rebuild a model from its folder and measure its test accuracy again; it joins `sound` when it can be read."""
+def check_model(folder: Path, dataset: Dataset, readable: list[Result]) -> str:
+    """Rebuild a model from its folder and measure its test accuracy again. A readable result is added to `readable`."""
     result = read(folder)
-    sound.append(result)
+    readable.append(result)
     if result.card.dataset_digest != dataset.digest:
         raise PipelineError(f"{result.folder}/card.json names other data than data/dataset: run `dvc repro`")
     network, metrics = approaches.rebuild(result.card, folder), measure(result)
-    if metrics.model_dump(exclude_none=True) != read_json(REPORTS / "metrics" / f"{result.name}.json"):
-        raise PipelineError(f"reports/metrics/{result.name}.json is not what the predictions give: run `dvc repro`")
+    if metrics.model_dump(exclude_none=True) != read_json(METRICS / f"{result.name}.json"):
+        raise PipelineError(f"reports/metrics/{result.name}.json does not match the predictions: run `dvc repro`")
     if sum(weight.numel() for weight in network.parameters()) != result.card.parameters:
         raise PipelineError(f"{folder}/card.json: the network does not have {result.card.parameters:,} parameters")
     rows = dataset.rows("test")
     probabilities = torch.sigmoid(torch.from_numpy(predict_logits(network, dataset.images[rows], torch.device("cpu"))))
     difference = float(np.abs(probabilities.numpy() - _recorded(result)[rows]).max())
     accuracy = float(((probabilities.numpy() > 0.5) == (dataset.labels[rows] == 1)).mean())
-    # Another processor sums in another order, which may flip an answer that lies very near one half.
+    # Another processor sums in another order, which may flip an answer very near 0.5.
     fence = int((np.abs(_recorded(result)[rows] - 0.5) < TOLERANCE).sum())
     if not difference <= TOLERANCE or abs(accuracy - metrics.test_accuracy) * len(rows) > fence:
         raise PipelineError(
-            f"{result.folder}: rebuilt, it has {accuracy:.2%} on test, not {metrics.test_accuracy:.2%}, "
+            f"{result.folder}: the rebuilt model has {accuracy:.2%} on test, not {metrics.test_accuracy:.2%}, "
             f"and its probabilities differ from predictions.parquet by up to {difference:.2g}"
         )
     digest = result_digest(folder)
@@ -74,7 +74,7 @@ def check_model(folder: Path, dataset: Dataset, sound: list[Result]) -> str:
 
 
 def check_least_squares(params: Params) -> str:
-    """Least squares on all training images, without a validation split, is a known figure."""
+    """Compare least squares on all training images, without a validation split, with the known accuracy."""
     data = params.data.model_copy(update={"validation_share": 0.0})
     dataset = extract(params.download.records(CIFAR10), data, params.seed)
     accuracy = []
@@ -90,15 +90,15 @@ def check_least_squares(params: Params) -> str:
 
 
 def check_leaderboard(models: list[Result], dataset: Dataset, params: Params) -> str:
-    """Build the leaderboard again out of the result folders."""
+    """Build the leaderboard again from the result folders."""
     document = leaderboard.build(models, dataset)
     if document != read_json(REPORTS / "leaderboard.json"):
-        raise PipelineError("reports/leaderboard.json is not what the result folders give: run `dvc repro compare`")
+        raise PipelineError("reports/leaderboard.json does not match the result folders: run `dvc repro compare`")
     return f"leaderboard of {len(models)} models, champion {document['champion']}"
 
 
 def check_champion(models: list[Result], dataset: Dataset, tolerance: float) -> str:
-    """The packaged model is the best result, and answers the test split as that does."""
+    """Check that the packaged model is the best result and gives the same answers on the test split."""
     card = read_json(CHAMPION / "card.json")
     if card["schema"] != SCHEMA:
         raise PipelineError(f"{CHAMPION}/card.json has schema {card['schema']}, not {SCHEMA}: run `dvc repro`")
@@ -109,7 +109,7 @@ def check_champion(models: list[Result], dataset: Dataset, tolerance: float) -> 
         raise PipelineError(f"{CHAMPION}/model.onnx is damaged: its SHA-256 is not that of card.json; run `dvc repro`")
     rows = dataset.rows("test")
     difference = np.abs(onnx_probabilities(CHAMPION / "model.onnx", dataset.images[rows]) - _recorded(best)[rows]).max()
-    if not difference <= tolerance:  # a NaN is never within it
+    if not difference <= tolerance:  # `not <=` refuses a NaN too
         raise PipelineError(f"{CHAMPION}/model.onnx answers differently from {best.folder}: by up to {difference:.2g}")
     return f"champion {best.name}: its ONNX answers on the test split differ by at most {difference:.1g}"
 
@@ -120,7 +120,7 @@ def _recorded(result: Result) -> NDArray[np.float32]:
 
 
 def check_bento() -> str:
-    """The Bento holds the champion and the service that is here, byte for byte."""
+    """Check that the Bento holds this champion and this service, byte for byte."""
     expected = {CHAMPION / "model.onnx", CHAMPION / "card.json", *Path("serving").glob("*.py")}
     expected |= set(Path("serving/web").iterdir())
     with tarfile.open(BENTO) as bento:
@@ -129,12 +129,12 @@ def check_bento() -> str:
             member = members.get(f"src/{path}")
             file = member and bento.extractfile(member)
             if not file or sha256(file.read()).hexdigest() != sha256_of(path):
-                raise PipelineError(f"{BENTO}: {path} is not in it, or another one; run `dvc repro -f package`")
+                raise PipelineError(f"{BENTO}: its {path} is missing or differs; run `dvc repro -f package`")
     return f"{BENTO}: carries the champion and the service, byte for byte"
 
 
 def check_service(models: list[Result], dataset: Dataset, tolerance: float) -> str:
-    """`bentoml serve` answers every test image, sent as a PNG file, as the champion's result says."""
+    """Check that `bentoml serve` answers every test image, sent as a PNG file, as recorded in the champion's result."""
     name = read_json(CHAMPION / "card.json")["name"]
     champion = {result.name: result for result in models}[name]
     rows = dataset.rows("test")
@@ -148,15 +148,15 @@ def check_service(models: list[Result], dataset: Dataset, tolerance: float) -> s
             f"the service answers differently from {champion.folder}: {flipped} labels of {len(rows)}, "
             f"probabilities by up to {difference:.2g}; run `dvc repro`"
         )
-    return f"the service: every label of {len(rows):,} PNG files, probabilities differ by at most {difference:.1g}"
+    return f"the service: recorded labels for {len(rows):,} PNG files, probabilities differ by at most {difference:.1g}"
 
 
 def main() -> None:
-    """Run every check; print a line for each, and fail at the end if one failed."""
+    """Run every check and print a line for each. Fail at the end if one failed."""
     start = time.perf_counter()
     params = load_params()
     failures = _run({"data": lambda: check_dataset(params)})
-    if failures:  # nothing below can be measured without the data
+    if failures:  # all checks below need the data
         sys.exit(1)
     if known_facts.apply_to(params.data.classes) and params.data.images_per_class.train == 5000:
         failures += _run({"least squares": lambda: check_least_squares(params)})
@@ -180,7 +180,7 @@ def main() -> None:
 
 
 def _run(checks: dict[str, Callable[[], str]]) -> int:
-    """Run checks, each named after what it looks at; returns how many failed."""
+    """Run the checks, by the name of the thing that each one checks. Returns how many failed."""
     failures = 0
     for place, check in checks.items():
         try:

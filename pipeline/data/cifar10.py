@@ -1,7 +1,7 @@
-"""CIFAR-10 from any of its sources to its canonical form: six verified record files.
+"""Download CIFAR-10 from one of its sources and convert it to its canonical form: six verified record files.
 
-An archive is opened only after its SHA-256 matched. Its members are picked by exact name. Pickles go through an
-unpickler that can build numpy arrays and nothing else.
+An archive is opened only after its SHA-256 matched. Its members are read by exact name. Pickles are read by an
+unpickler that builds only numpy arrays and Python's own containers.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from pipeline.data.records import PIXEL_BYTES, SIDE, records_of
 
 
 def download(params: DownloadParams, folder: Path, own_archive: Path | None, cache: Path) -> None:
-    """Make `folder` hold the six record files, verified; files that are there already are verified and kept.
+    """Put the six verified record files into `folder`. Files that are there already are verified and kept.
 
     Args:
-        own_archive: an archive that the user has; when given it is the only source.
-        cache: where partial downloads wait to be resumed.
+        own_archive: the user's own archive; if given, it is the only source.
+        cache: the folder of partial downloads, which the next run resumes.
 
     Raises:
-        PipelineError: one line per source saying why it gave nothing.
+        PipelineError: no source gave the files; one line per source says why.
     """
-    for stray in folder.glob(".*"):  # what a killed process left half-written
+    for stray in folder.glob(".*"):  # half-written files of a killed process
         stray.unlink()
     wrong = [name for name, digest in params.record_files.items() if not _is_verified(folder / name, digest)]
     if not wrong:
@@ -60,7 +60,7 @@ def download(params: DownloadParams, folder: Path, own_archive: Path | None, cac
             failures.append(f"{source.name}: {failure}")
             print(failures[-1], flush=True)
     raise PipelineError(
-        "\n".join(["no source gave CIFAR-10 (CIFAR10_ARCHIVE=/path/to/archive uses your own):", *failures])
+        "\n".join(["no source gave CIFAR-10 (CIFAR10_ARCHIVE=/path/to/archive uses your own file):", *failures])
     )
 
 
@@ -69,23 +69,23 @@ def _is_verified(path: Path, digest: str) -> bool:
         return False
     if sha256_of(path) == digest:
         return True
-    print(f"{path} is damaged (its SHA-256 is not {digest[:12]}…): fetching it anew")
+    print(f"{path} is damaged (its SHA-256 is not {digest[:12]}…): fetching it again")
     return False
 
 
 def _format_of(archive: Path, params: DownloadParams) -> str:
-    """The format of the user's own archive, known by its digest among the sources'."""
+    """The format of the user's own archive: the one of the source that has the same SHA-256."""
     if not archive.is_file():
-        raise PipelineError(f"CIFAR10_ARCHIVE={archive}: there is no such file")
+        raise PipelineError(f"CIFAR10_ARCHIVE={archive}: this file does not exist")
     digest = sha256_of(archive)
     for source in params.sources:
         if source.sha256 == digest:
             return source.format
-    raise PipelineError(f"CIFAR10_ARCHIVE={archive}: its SHA-256 {digest[:12]}… is none of the sources' in params.yaml")
+    raise PipelineError(f"CIFAR10_ARCHIVE={archive}: no source in params.yaml has its SHA-256 {digest[:12]}…")
 
 
 def _convert(archive: Path, format: str, folder: Path, params: DownloadParams) -> None:
-    """Write the record files out of a verified archive; each is checked against its digest before it gets its name."""
+    """Write the record files from a verified archive. Each is checked against its digest before it gets its name."""
     print(f"converting {archive.name} ({format}) to record files", flush=True)
     reader = {"binary_archive": _read_binary, "python_archive": _read_python, "npm_package": _read_npm}[format]
     with tarfile.open(archive) as tar:
@@ -93,24 +93,27 @@ def _convert(archive: Path, format: str, folder: Path, params: DownloadParams) -
             with atomic(folder / name) as temporary:
                 temporary.write_bytes(records)
                 if sha256_of(temporary) != params.record_files[name]:
-                    raise SourceFailed(f"{name} made from it is not the official one")
+                    raise SourceFailed(f"{name} made from its archive is not the official file")
 
 
 def _read_binary(tar: tarfile.TarFile, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The official binary version: the record files themselves."""
+    """Read the official binary version, which holds the record files themselves."""
     for name in names:
         yield name, _member(tar, f"cifar-10-batches-bin/{name}")
 
 
 def _read_python(tar: tarfile.TarFile, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The official python version: a pickled dictionary for each batch, pixels already channel by channel."""
+    """Read the official Python version: a pickled dictionary for each batch, with pixels already channel by channel."""
     for name in names:
         batch = _ArraysOnly(io.BytesIO(_member(tar, f"cifar-10-batches-py/{Path(name).stem}")), encoding="bytes").load()
         yield name, records_of(np.asarray(batch[b"labels"], np.uint8), batch[b"data"])
 
 
 def _read_npm(tar: tarfile.TarFile, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The npm package: a PNG for each batch, a row an image (row-major RGB); labels as JSON, its names spelled so."""
+    """Read the npm package: a PNG for each batch with one image per row (row-major RGB), and labels as JSON.
+
+    The package itself spells the names of its label files "lables".
+    """
     train_labels = json.loads(_member(tar, "package/train_lables.json"))
     test_labels = json.loads(_member(tar, "package/test_lables.json"))
     for name in names:
@@ -123,7 +126,7 @@ def _read_npm(tar: tarfile.TarFile, names: list[str]) -> Iterator[tuple[str, byt
 
 
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
-    """The bytes of the regular file that is called exactly `name`; links and folders do not count."""
+    """The bytes of the member that is called exactly `name`, which must be a regular file."""
     try:
         member = tar.getmember(name)
     except KeyError:
@@ -135,7 +138,7 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds numpy arrays and Python's own containers; every other global is refused."""
+    """An unpickler that builds only numpy arrays and Python's own containers. It refuses every other global."""
 
     ALLOWED = frozenset(
         (module, name)

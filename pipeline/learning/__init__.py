@@ -1,5 +1,5 @@
-"""Everything that can change what is learned, whatever the approach: the protocol, the loop, the devices, the key.
+"""All shared code that can change what a model learns: the types of an approach, the loop, the devices, the key.
 
-Each training depends on this whole folder, so nothing that measures, draws, publishes or reports may come in. What
-belongs to one approach alone is in `pipeline/approaches`.
+Every training depends on this whole folder, so code that measures, draws, publishes or reports must not be here. The
+code of a single approach is in `pipeline/approaches`.
 """

@@ -1,4 +1,4 @@
-"""What an approach says about itself, what its training is given, and what it gives back."""
+"""The description of an approach, and the input and the output of its training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.learning.params import TrainingParams
 
 @dataclass(frozen=True)
 class Job:
-    """What a training is given beside its params.
+    """The input of a training, beside its params.
 
     Attributes:
-        checkpoint: where the state after each epoch is kept; the training goes on from it when it is there.
-        on_epoch: is called with each epoch as it ends, and at once with those of a checkpoint.
+        checkpoint: the file with the state after the last epoch. If it exists, the training goes on from it.
+        on_epoch: called with each epoch when it ends, and at the start with every epoch of the checkpoint.
     """
 
     dataset: Dataset
@@ -44,13 +44,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives back.
+    """The output of a training.
 
     Attributes:
-        seconds: that it took.
+        seconds: the duration of the training.
         first_filters: the weights `[filters, C, H, W]` of the first convolution before the first epoch.
-        frozen_logits: what a head on frozen layers says about the images of a split, float32 `[n]`.
-        pretrained_sha256: `digest_of_weights` of the layers that it started from; None where it started from nothing.
+        frozen_logits: the logits of a head on frozen layers for the images of each split, float32 `[n]`.
+        pretrained_sha256: `digest_of_weights` of the pretrained layers; None without pretrained layers.
     """
 
     model: Classifier
@@ -67,17 +67,17 @@ class NoParams(Section):
 
 @dataclass(frozen=True)
 class Approach:
-    """An approach; its module has one, called `APPROACH`, and all other rooms know no more than this.
+    """The description of an approach. Each module of pipeline/approaches defines one, called `APPROACH`.
 
     Attributes:
-        network: builds the network, given the architecture that the model's card has.
-        train: one training, given its params.
-        title: the approach in a few words, for tables and pages, given its params.
+        network: builds the network from the architecture in the model's card.
+        train: runs one training with these params.
+        title: describes the approach with these params in a few words, for tables and pages.
         params: the type of its section in params.yaml.
-        recipes: whether its section has several recipes by name, each of them `params`; each makes a model.
-        device: where it always computes; empty for the params' choice.
-        precision: what it always trains in; empty for what the device does best.
-        check: refuses params that cannot work, before any work, without data.
+        recipes: whether its section holds several named recipes of this type; each recipe makes a model.
+        device: the device that it always uses; empty if params.yaml chooses.
+        precision: the precision that it always uses; empty if the device chooses.
+        check: refuses params that cannot work, before any work and without data.
     """
 
     network: Callable[..., Classifier]
@@ -92,12 +92,12 @@ class Approach:
 
 @dataclass(frozen=True)
 class Model:
-    """A model to train: an approach under certain params.
+    """A model to train: an approach with its params.
 
     Attributes:
-        name: of its result folder.
-        module: of its approach, in pipeline/approaches.
-        section: where params.yaml has its params, for example cnn.tuned.
+        name: the name of its result folder.
+        module: the name of its approach's module in pipeline/approaches.
+        section: the section of its params in params.yaml, for example cnn.tuned.
     """
 
     name: str
@@ -108,12 +108,12 @@ class Model:
 
     @property
     def training(self) -> TrainingParams | None:
-        """The knobs of the training loop; None where the approach does not use it."""
+        """The knobs of the training loop; None if the approach does not use the loop."""
         return getattr(self.params, "training", None)
 
     def recipe(self, params: Params, processes: int) -> dict[str, Any]:
-        """All the params that its training depends on, as they go into the card and into MLflow."""
+        """All params that the training depends on, as the card and MLflow hold them."""
         recipe = self.params.model_dump() | {"seed": params.seed}
-        if self.approach.device:  # what is always done on the CPU depends on none of these
+        if self.approach.device:  # with a fixed device, the params below change nothing
             return recipe
         return recipe | {"device": params.device, "processes": processes, "deterministic": params.deterministic}

@@ -1,4 +1,4 @@
-"""Random changes to training images, on their device: each image of a batch gets its own change."""
+"""Random changes to training images, computed on the images' device. Each image of a batch gets its own change."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pipeline.learning.params import TrainingParams
 
 
 def augment(images: Tensor, params: TrainingParams, generator: torch.Generator) -> Tensor:
-    """uint8 `[N, 32, 32, 3]` -> the same shape: each image flipped, shifted and blanked by its own random draw.
+    """Flip, shift and blank each image by its own random draw: uint8 `[N, 32, 32, 3]` -> the same shape.
 
-    Pixels that a shift brings in from outside are mirrored from inside.
+    A shift leaves a gap at the border. The gap gets the mirrored pixels next to it.
     """
     count, side, device = len(images), images.shape[1], images.device
     steps = torch.arange(side, device=device)
@@ -33,5 +33,5 @@ def augment(images: Tensor, params: TrainingParams, generator: torch.Generator) 
 
 
 def _reflect(positions: Tensor, side: int) -> Tensor:
-    """Positions outside 0 .. side - 1, mirrored at the border pixel."""
+    """Mirror positions outside 0 .. side - 1 at the border pixel."""
     return (side - 1) - ((side - 1) - positions.abs()).abs()

@@ -1,12 +1,12 @@
-"""What a training leaves in models/NAME, without torch: the card, the curves, the columns of its tables.
+"""The files that a training writes into models/NAME: their names, the card, the columns. This module needs no torch.
 
 model.safetensors           the weights
-card.json                   what the model is, and how to rebuild it (`ModelCard`)
+card.json                   the description of the model, enough to rebuild it (`ModelCard`)
 predictions.parquet         the answer to every image: id, split, label, probability of label 1
-predictions-frozen.parquet  the same of a head on frozen layers, where there was one; validation and test images
-history.csv                 the training curves, a row an epoch (`Epoch`)
-first-filters.safetensors   the filters of the first convolution before the training, where there is one
-run.json                    the run in MLflow (`results.RunRecord`); it alone does not count for the result's digest
+predictions-frozen.parquet  the answers of a head on frozen layers, if any, to the validation and test images
+history.csv                 the training curves, one row per epoch (`Epoch`)
+first-filters.safetensors   the filters of the first convolution, if any, before the training
+run.json                    the run in MLflow (`results.result.RunRecord`); the only file outside the result's digest
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ PREDICTION_COLUMNS = ["id", "split", "label", "probability"]
 class Epoch:
     """One row of the training curves.
 
-    Losses are mean binary cross-entropies; the one on training images is measured against the smoothed targets. The
-    values for validation are None without validation images. The learning rate is the last parameter group's, at the
-    start of the epoch.
+    Losses are mean binary cross-entropies; the training loss uses the smoothed targets. The validation values are None
+    without validation images. The learning rate is that of the last parameter group at the start of the epoch.
     """
 
     epoch: int
@@ -44,16 +43,20 @@ HISTORY_COLUMNS = [column.name for column in fields(Epoch)]
 
 
 class ModelCard(BaseModel):
-    """What a model is and where it comes from.
+    """The description of a model and its training.
 
     Attributes:
-        approach: its module in pipeline/approaches; `architecture` are the arguments that build its network.
-        classes: CIFAR-10's own names of the classes, label 0 first; `class_names` are the names that people see.
-        recipe: the params that the training read.
-        device: cpu or cuda; `hardware` is its name, `precision` what it trained in, for example bfloat16 (AVX512_BF16).
-        parameters: how many numbers the network has.
-        seconds: that the training took.
-        pretrained_sha256: the digest of the layers that it started from; None where it started from nothing.
+        approach: the name of its module in pipeline/approaches.
+        architecture: the arguments that build its network.
+        classes: CIFAR-10's own names of the classes, label 0 first.
+        class_names: the names that people see, label 0 first.
+        recipe: the params that the training used.
+        device: cpu or cuda.
+        hardware: the name of the device.
+        precision: the precision of the training, for example bfloat16 (AVX512_BF16).
+        parameters: the number of the network's parameters.
+        seconds: the duration of the training.
+        pretrained_sha256: the digest of the pretrained layers; None without pretrained layers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Where the state of a training waits for a killed process to come back."""
+"""The checkpoint of a training, from which a killed training goes on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ CHECKPOINTS = Path(".cache/checkpoints")
 
 
 def checkpoint_path(name: str, key: str) -> Path:
-    """Where a training with this `training_key` keeps its checkpoint: outside DVC's outs."""
+    """The checkpoint file of the training with this `training_key`. DVC deletes its outs before a run, but not this."""
     return CHECKPOINTS / f"{name}-{key[:16]}.pt"
 
 
 def read_checkpoint(checkpoint: Path) -> Any:
-    """What a training saved there, on the CPU; None where it is missing or damaged."""
+    """Read the saved state of a training onto the CPU; None if the file is missing or damaged."""
     try:
         return torch.load(checkpoint, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         return None
-    except Exception as error:  # the loader raises nearly anything on a damaged file
+    except Exception as error:  # on a damaged file the loader may raise almost any error
         print(f"{checkpoint} is damaged ({type(error).__name__}): starting over")
         return None

@@ -1,7 +1,7 @@
-"""What every classifier is: a module from uint8 RGB images `[N, 32, 32, 3]` to float32 logits `[N]`.
+"""The base class of all classifiers: a module from uint8 RGB images `[N, 32, 32, 3]` to float32 logits `[N]`.
 
-A positive logit means label 1. Grayscale, resizing and normalisation live inside, so training, evaluation, export and
-serving cannot disagree about them. Letters in shapes: N images, C channels, H and W pixels, F features.
+A positive logit means label 1. Grayscale, resizing and normalisation are inside, so training, evaluation, export and
+serving cannot differ in them. Letters in shapes: N images, C channels, H and W pixels, F features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Layer:
-    """One step of a network, for people; `shape` is H × W × C, or the number of neurons."""
+    """One layer of a network, as people read it. Its output `shape` is H × W × C, or the number of neurons."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,14 +28,14 @@ class Layer:
 
 
 class Classifier(nn.Module):
-    """What every approach makes: uint8 `[N, 32, 32, 3]` -> float32 logits `[N]`.
+    """The network of an approach: uint8 `[N, 32, 32, 3]` -> float32 logits `[N]`.
 
-    Whatever a network can show of itself it shows by these methods; the pictures and the report ask each network for
-    all of it and draw what they get.
+    `pixel_weights`, `first_filters`, `response_maps` and `layers` describe the network. The pictures and the report
+    call them on every network and draw the results that are not empty.
 
     Attributes:
-        architecture: the arguments that build the network again; they travel in the model card.
-        mirror: whether the answer is the mean of those to an image and to its mirror image.
+        architecture: the arguments that build the network again; the model card holds them.
+        mirror: whether the logit of an image is averaged with the logit of its mirror image.
     """
 
     def __init__(self, *, mirror: bool = False, **architecture: Any) -> None:
@@ -44,29 +44,29 @@ class Classifier(nn.Module):
         self.architecture: dict[str, Any] = architecture | ({"mirror": True} if mirror else {})
 
     def logits(self, images: Tensor) -> Tensor:
-        """What the network says about each image: uint8 `[N, 32, 32, 3]` -> float32 `[N]`."""
+        """The network's logit of each image: uint8 `[N, 32, 32, 3]` -> float32 `[N]`."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits float32 `[N]`; with `mirror`, and outside training, their mean with those of the mirror images."""
+        """Logits float32 `[N]`. With `mirror`, except in training, they are averaged with the mirror image's logit."""
         if self.training or not self.mirror:
             return self.logits(images)
         return self.logits(torch.cat([images, images.flip(2)])).view(2, -1).mean(0)
 
     def pixel_weights(self) -> Tensor | None:
-        """One weight for each pixel, float `[32, 32]`, positive for label 1; None where a network has no such thing."""
+        """One weight for each pixel, float `[32, 32]`, positive for label 1; None without such weights."""
         return None
 
     def first_filters(self) -> Tensor | None:
-        """The weights `[filters, C, H, W]` of the first convolution; None where there is no convolution."""
+        """The weights `[filters, C, H, W]` of the first convolution; None without a convolution."""
         return None
 
     def response_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """What convolutional layers answer to uint8 `[N, 32, 32, 3]`, first to last: name -> float32 `[N, C, H, W]`."""
+        """Response maps of convolutional layers to uint8 `[N, 32, 32, 3]`, in order: name -> float32 `[N, C, H, W]`."""
         return {}
 
     def layers(self) -> list[Layer]:
-        """The network layer by layer, where it is small enough to be read so."""
+        """The network layer by layer; empty if it is too large to read."""
         return []
 
 

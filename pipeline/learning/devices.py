@@ -1,4 +1,4 @@
-"""Which device and which precision, and why."""
+"""The choice of a device and a precision."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pipeline.base.errors import PipelineError
 
 @dataclass(frozen=True)
 class Precision:
-    """What a training multiplies in.
+    """The precision of a training.
 
     Attributes:
-        dtype: of mixed precision; float32 means that there is none.
-        arithmetic: what the hardware multiplies it by, for example AVX512_BF16; the same inputs give other weights by
-            another one.
+        dtype: the dtype of mixed precision; float32 means that mixed precision is off.
+        arithmetic: the hardware's unit that multiplies this dtype, for example AVX512_BF16. Another unit gives other
+            weights from the same inputs.
         reason: a sentence that says why it was chosen.
     """
 
@@ -30,22 +30,22 @@ class Precision:
     reason: str
 
     def __str__(self) -> str:
-        """For people and for keys: bfloat16 (AVX512_BF16), or float32."""
+        """The text for people and for keys, such as bfloat16 (AVX512_BF16) or float32."""
         name = str(self.dtype).removeprefix("torch.")
         return f"{name} ({self.arithmetic})" if self.arithmetic else name
 
 
 def choose_device(wish: str, *, deterministic: bool = False, processes: int = 1) -> torch.device:
-    """Make a device ready: `auto` (a GPU where there is one), `cpu` or `cuda`.
+    """Choose and prepare a device. `wish` is `auto` (a GPU if the machine has one), `cpu` or `cuda`.
 
-    Each of torchrun's processes gets a GPU of its own.
+    Each of torchrun's processes gets its own GPU.
 
     Args:
         deterministic: make a GPU give the same bytes for the same seed; some of its algorithms are slower then.
-        processes: how many are to train together on this machine; torchrun's own number comes first.
+        processes: how many processes train together on this machine. If torchrun started more, their number counts.
 
     Raises:
-        PipelineError: `cuda` was asked for and there is none, or there are fewer GPUs than processes.
+        PipelineError: `wish` is `cuda` but torch finds no GPU, or the machine has fewer GPUs than processes.
     """
     if wish == "cuda" and not torch.cuda.is_available():
         raise PipelineError("device = 'cuda': torch finds no CUDA device here; allowed: auto or cpu")
@@ -57,11 +57,12 @@ def choose_device(wish: str, *, deterministic: bool = False, processes: int = 1)
             f"processes = {processes}: each needs a GPU of its own and there are {torch.cuda.device_count()}; "
             "allowed: at most that many, or device: cpu"
         )
-    # Convolutions outside mixed precision are true float32 on a GPU too: a packaged model must answer alike everywhere.
+    # Outside mixed precision a GPU must also compute convolutions in true float32, because a packaged model must give
+    # the same answers everywhere.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch wants the two alike
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch requires that both are equal
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch's notes on reproducibility ask for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by torch's notes on reproducibility
         torch.use_deterministic_algorithms(True)
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
@@ -71,8 +72,8 @@ def choose_device(wish: str, *, deterministic: bool = False, processes: int = 1)
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of giving it back to the kernel after each batch.
 
-    Response maps take many megabytes, which malloc maps and unmaps one by one. Zeroing their pages again took a sixth
-    of a training step on two cores. Another C library is left as it is.
+    Response maps take many megabytes. By default malloc maps and unmaps each of them, and zeroing the pages again took
+    a sixth of a training step on two cores. With another C library this function does nothing.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -83,7 +84,7 @@ def keep_freed_memory() -> None:
 
 
 def choose_precision(device: torch.device) -> Precision:
-    """What to train in on `device`: bfloat16 where the hardware multiplies it, else float32."""
+    """The precision of a training on `device`: bfloat16 if the hardware multiplies it, else float32."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -97,7 +98,7 @@ def choose_precision(device: torch.device) -> Precision:
 
 
 def describe_device(device: torch.device) -> str:
-    """The hardware that trains, for people: the GPU's name, or the CPU's with its cores in use and the memory."""
+    """The hardware in words: the name of the GPU, or the name of the CPU, its cores in use and the memory."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = torch.cpu.get_capabilities().get("cpu_name", platform.machine())

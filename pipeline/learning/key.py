@@ -1,9 +1,9 @@
-"""The key of a training: everything that can change what it learns.
+"""The key of a training: a digest of everything that can change what it learns.
 
-DVC compares code, params, data and the locked versions of the libraries that compute: dvc.yaml has `SHARED_CODE` and
-the approach's own module as dependencies, and a test holds the two to each other. Checkpoints and the measurements of
-`make seeds`, `make ablation` and `make sweep` go by `training_key`. It adds what a machine brings: the versions that
-are installed, the kind of device, the precision and the arithmetic that computes it.
+DVC compares code, params, data and the locked versions of the computing libraries. The code is `SHARED_CODE` and the
+approach's own module; a test checks that dvc.yaml lists the same files. Checkpoints, `make seeds`, `make ablation` and
+`make sweep` use `training_key`. It also covers the machine: the installed versions, the kind of device, the precision
+and its arithmetic.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from pipeline.learning.devices import choose_precision
 
 PIPELINE = Path(__file__).parent.parent
 SHARED_CODE = (Path("learning"), Path("data/dataset.py"))
-"""The code in `pipeline/` on which every training depends."""
+"""The code in `pipeline/` that every training depends on."""
 
 COMPUTING = ("numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
-"""The libraries whose arithmetic is in the weights."""
+"""The libraries whose arithmetic can change the weights."""
 
 
 def code_of(module: str) -> list[Path]:
-    """The files and folders, relative to `pipeline/`, on which a training of this approach depends."""
+    """The files and folders, relative to `pipeline/`, that a training of this approach depends on."""
     own = Path("approaches") / module
     return [*SHARED_CODE, own if (PIPELINE / own).is_dir() else own.with_suffix(".py")]
 
 
 def training_key(model: Model, params: Params, dataset: Dataset, device: torch.device) -> str:
-    """SHA-256 over code, params, data, libraries, and what this machine brings."""
+    """SHA-256 over code, params, data, installed libraries, device and precision."""
     tops = [PIPELINE / path for path in code_of(model.module)]
     files = [file for top in tops for file in (top.rglob("*.py") if top.is_dir() else [top])]
     return digest_of(
@@ -57,13 +57,18 @@ def precision_of(model: Model, device: torch.device) -> str:
     return model.approach.precision or str(choose_precision(device))
 
 
-def locked_versions(lock: Path) -> dict[str, str]:
-    """The versions of `COMPUTING` in a lock file in the format of requirements.txt.
+def locked_versions(lock: Path) -> dict[str, list[str]]:
+    """The versions of `COMPUTING` in a lock file in the format of requirements.txt, the same on every machine.
+
+    A library can have several versions, each for its own versions of Python.
 
     Raises:
-        PipelineError: the lock misses one of them.
+        PipelineError: the lock file lacks one of them.
     """
-    locked = dict(re.findall(r"^([a-z0-9-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
-    if missing := [name for name in COMPUTING if name not in locked]:
-        raise PipelineError(f"{lock} has no version of {', '.join(missing)}: `make lock` makes it anew")
-    return {name: locked[name] for name in COMPUTING}
+    locked: dict[str, list[str]] = {name: [] for name in COMPUTING}
+    for name, pinned in re.findall(r"^([a-z0-9-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE):
+        if name in locked:
+            locked[name].append(pinned)
+    if missing := [name for name, versions in locked.items() if not versions]:
+        raise PipelineError(f"{lock} has no version of {', '.join(missing)}: `make lock` writes it again")
+    return locked

@@ -1,4 +1,4 @@
-"""One training from the dataset to models/NAME: train, answer every image, write down what was learned."""
+"""One training from the dataset to models/NAME: train the model, classify every image, write the result folder."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from pipeline.learning.predict import predict_logits
 
 @dataclass(frozen=True)
 class Beginning:
-    """What is known of a training before its first epoch.
+    """The facts about a training before its first epoch.
 
     Attributes:
-        folder: where its result will be.
-        recipe: the params that it depends on, nested.
-        hardware, precision: as the card will name them.
+        folder: the result folder, which is written at the end.
+        recipe: the params that the training depends on, nested.
+        hardware, precision: the same text as in the card.
     """
 
     name: str
@@ -49,11 +49,12 @@ class Beginning:
 
 
 Watch = Callable[[Beginning], AbstractContextManager[Callable[[Epoch], None]]]
-"""Somebody who watches a training from outside: is told how it begins, then each epoch; learns of errors too."""
+"""A function that watches a training. It gets the facts before the first epoch. It returns a context manager, which
+sees the errors of the training and yields a function that gets each epoch."""
 
 
 def learn(model: Model, params: Params, watch: Watch) -> None:
-    """Train `model` and fill its result folder; of several processes the leader alone writes and is watched."""
+    """Train `model` and fill its result folder. With several processes, only the leader writes and is watched."""
     keep_freed_memory()
     dataset = load()
     device = choose_device(model.approach.device or params.device, deterministic=params.deterministic)
@@ -81,9 +82,9 @@ def learn(model: Model, params: Params, watch: Watch) -> None:
 
 
 def write(beginning: Beginning, approach: str, trained: Trained, seed: int) -> None:
-    """Write a result folder, all of it but run.json, which the watcher adds at the end."""
+    """Write a result folder except run.json, which the watcher adds at the end."""
     folder, network, dataset = beginning.folder, trained.model, beginning.dataset
-    (folder / card.RUN).unlink(missing_ok=True)  # it is about another result
+    (folder / card.RUN).unlink(missing_ok=True)  # it describes an older result
     for optional in (card.FROZEN_PREDICTIONS, card.FIRST_FILTERS):
         (folder / optional).unlink(missing_ok=True)
     _write_tensors(folder / card.WEIGHTS, network.state_dict())
@@ -131,6 +132,6 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _answers(dataset: Dataset, logits: NDArray[Any], rows: NDArray[Any] | slice = slice(None)) -> pd.DataFrame:
-    """One row an image: id, split, label, probability of label 1."""
+    """One row per image: id, split, label, probability of label 1."""
     probabilities = torch.sigmoid(torch.from_numpy(logits)).numpy()
     return dataset.manifest.iloc[rows][["id", "split", "label"]].assign(probability=probabilities)

@@ -1,6 +1,7 @@
-"""The one training loop: the dataset is a uint8 tensor on the device; there is no DataLoader.
+"""The one training loop. The dataset is a uint8 tensor on the device, without a DataLoader.
 
-A killed run goes on from its last epoch and ends with the same weights: a checkpoint holds all that moves.
+A checkpoint holds everything that changes during a training. So a killed training goes on after its last epoch and ends
+with the same weights.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def fit(
     """Train `model` in place on the training split and leave it in evaluation mode.
 
     Args:
-        parameter_groups: what to train, `[{"params": [...], "rate_factor": ...}]`; everything by default.
+        parameter_groups: the weights to train, `[{"params": [...], "rate_factor": ...}]`; all weights by default.
 
     Returns:
-        The curves, one entry an epoch.
+        The curves, one entry per epoch.
 
     Raises:
         PipelineError: a batch is larger than the training split, or cannot be shared out to the processes.
@@ -50,7 +51,7 @@ def fit(
     if leads:
         together = f" in {processes.size()} processes" if processes.size() > 1 else ""
         print(f"training on {describe_device(job.device)}{together}; {precision}: {precision.reason}", flush=True)
-    torch.manual_seed(job.seed + processes.rank())  # of dropout, which is each process's own
+    torch.manual_seed(job.seed + processes.rank())  # for dropout, which each process draws itself
     groups = parameter_groups or [{"params": list(model.parameters()), "rate_factor": 1.0}]
     training = _Training(model.to(job.device), params, job, precision.dtype, groups)
     history = training.resume()
@@ -68,7 +69,7 @@ def fit(
 
 
 class _Training:
-    """All that moves while a model is trained: weights, optimizer, schedule, average of the weights, random state."""
+    """Everything that changes during a training: weights, optimizer, schedule, average of the weights, random state."""
 
     def __init__(
         self,
@@ -95,11 +96,11 @@ class _Training:
         self.trained: list[nn.Parameter] = [weight for group in groups for weight in group["params"]]
         self.average = [weight.detach().clone() for weight in self.trained] if params.ema_decay else None
         self.steps_taken = 0
-        # It draws the order of the images and their augmentation, in every process alike.
+        # It draws the order and the augmentation of the images, which are the same in every process.
         self.generator = torch.Generator(self.device).manual_seed(job.seed)
 
     def run_epoch(self, number: int) -> Epoch:
-        """Train over all images once, in a new order, and validate."""
+        """Train once on the images in a new order, without an incomplete last batch, and validate."""
         start = time.perf_counter()
         learning_rate = self.schedule.get_last_lr()[-1]
         batch_size = self.params.batch_size
@@ -134,7 +135,11 @@ class _Training:
         )
 
     def _step(self, rows: Tensor, where: str) -> tuple[float, int]:
-        """One update on the images at `rows`; the loss on this process's share, and how many of it were right."""
+        """Update the weights once, by the images at `rows`.
+
+        Returns:
+            The loss on this process's share of the images, and how many of these were right.
+        """
         mine = slice(processes.rank(), None, processes.size())
         images = augment(self.images[rows], self.params, self.generator)[mine]
         labels = self.labels[rows[mine]]
@@ -143,7 +148,7 @@ class _Training:
             logits = self.network(images)
         loss = F.binary_cross_entropy_with_logits(logits, smooth(labels, self.params.label_smoothing))
         right = ((logits > 0) == (labels > 0)).sum()
-        value, correct = torch.stack([loss.detach(), right]).tolist()  # both at once: this waits for a GPU
+        value, correct = torch.stack([loss.detach(), right]).tolist()  # in one call, because it waits for a GPU
         if not math.isfinite(value):
             raise self._not_a_number(f"the loss is {value} at {where}")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -151,7 +156,7 @@ class _Training:
         self.schedule.step()
         self.steps_taken += 1
         if self.average is not None:
-            # The first weights would stay in a slow average for long, so its decay grows with the steps taken.
+            # A slow average would keep the first weights for long, so the decay starts low and grows with the steps.
             decay = min(self.params.ema_decay, (1 + self.steps_taken) / (10 + self.steps_taken))
             torch._foreach_lerp_(self.average, [weight.detach() for weight in self.trained], 1 - decay)
         return value, int(correct)
@@ -159,7 +164,7 @@ class _Training:
     def check_weights(self, epoch: int) -> None:
         """Keep broken weights out of the checkpoint.
 
-        The loss shows a NaN one step late, so the last step of an epoch is looked at here.
+        The loss shows a broken weight one step later, so this looks at the weights after the last step of an epoch.
 
         Raises:
             NotANumber: a weight is NaN or infinite.
@@ -172,7 +177,10 @@ class _Training:
         return NotANumber(f"{what}: lower learning_rate ({rate}); the checkpoint of the epoch before is kept")
 
     def _validate(self) -> tuple[float | None, float | None]:
-        """Loss and accuracy on the validation split, of the averaged weights where an average is kept."""
+        """Loss and accuracy on the validation split, with the averaged weights if there are any.
+
+        Both are None without validation images, and in every process except the leader.
+        """
         images, labels = self.job.images("validation"), self.job.labels("validation")
         if not len(images) or processes.rank() > 0:
             return None, None
@@ -185,13 +193,13 @@ class _Training:
         return loss, ((logits > 0) == (labels > 0)).float().mean().item()
 
     def finish(self) -> None:
-        """Leave the model with the weights that are kept: their average where there is one, else the last step's."""
+        """Give the model its final weights: the average if there is one, else the weights of the last step."""
         if self.average is not None:
             _assign(self.trained, self.average)
         self.model.eval()
 
     def save(self, history: list[Epoch]) -> None:
-        """Write all that moves, so that another process can go on from here."""
+        """Write the checkpoint, so that another process can go on from here."""
         cuda = self.device.type == "cuda"
         random = processes.gather(torch.cuda.get_rng_state(self.device) if cuda else torch.get_rng_state())
         if processes.rank() > 0:
@@ -210,7 +218,7 @@ class _Training:
             torch.save(state, temporary)
 
     def resume(self) -> list[Epoch]:
-        """Take up a saved state and return its curves; a missing or damaged one means a fresh start."""
+        """Load the checkpoint and return its curves, which are empty if the checkpoint is missing or damaged."""
         state = processes.of_leader(read_checkpoint(self.job.checkpoint) if processes.rank() == 0 else None)
         if state is None:
             return []
@@ -246,5 +254,5 @@ def _line(epoch: Epoch, epochs: int) -> str:
 
 
 def smooth(labels: Tensor, amount: float) -> Tensor:
-    """Targets moved from 0 and 1 towards one half: 0 -> amount / 2, 1 -> 1 - amount / 2."""
+    """Move the targets from 0 and 1 towards one half: 0 -> amount / 2, 1 -> 1 - amount / 2."""
     return labels * (1 - amount) + amount / 2

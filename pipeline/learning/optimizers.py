@@ -16,7 +16,7 @@ class KerasRMSprop(Optimizer):
     """RMSprop as `keras.optimizers.RMSprop()` computes it.
 
     v ← ρ·v + (1 − ρ)·g²,  w ← w − η·g / √(v + ε), with ρ = 0.9 and ε = 1e-7 *inside* the root
-    (keras/src/optimizers/rmsprop.py). torch's has α = 0.99 and ε = 1e-8 outside it.
+    (keras/src/optimizers/rmsprop.py). torch's RMSprop has α = 0.99, and ε = 1e-8 outside the root.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class KerasRMSprop(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient, once."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -42,7 +42,8 @@ class KerasRMSprop(Optimizer):
             mean_squares = [self.state[weight]["mean_square"] for weight in weights]
             if group["weight_decay"]:
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            # One call for all weights, as torch's own optimizers do it: a call for each is slower than the arithmetic.
+            # One call for all weights, as in torch's own optimizers: a call for each weight takes longer than the
+            # arithmetic.
             torch._foreach_mul_(mean_squares, group["rho"])
             torch._foreach_addcmul_(mean_squares, gradients, gradients, value=1 - group["rho"])
             roots = torch._foreach_add(mean_squares, group["eps"])
@@ -52,7 +53,7 @@ class KerasRMSprop(Optimizer):
 
 
 def make_optimizer(parameter_groups: list[dict[str, Any]], params: TrainingParams) -> Optimizer:
-    """The optimizer of `params`; each group has `params` and `rate_factor`, its share of the learning rate."""
+    """The optimizer of `params`. Each group has `params` and `rate_factor`, which multiplies the learning rate."""
     groups = [
         {"params": group["params"], "lr": params.learning_rate * group["rate_factor"]} for group in parameter_groups
     ]
@@ -61,7 +62,7 @@ def make_optimizer(parameter_groups: list[dict[str, Any]], params: TrainingParam
 
 
 def make_schedule(optimizer: Optimizer, params: TrainingParams, steps: int) -> LRScheduler:
-    """The learning rate over `steps` steps: constant, or up for the first 15 % and down to almost nothing."""
+    """The learning rate over `steps` steps: constant, or up for the first 15 % and then down almost to 0."""
     rates = [group["lr"] for group in optimizer.param_groups]
     if params.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -1,4 +1,4 @@
-"""The knobs of the one training loop, which approaches put into their own params."""
+"""The knobs of the training loop. An approach that uses the loop has them in its own params."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingParams(Section):
-    """The knobs of the one training loop."""
+    """The knobs of the training loop, explained in params.yaml."""
 
     epochs: Annotated[int, Field(gt=0, le=10_000)]
     batch_size: Annotated[int, Field(gt=1)]

@@ -1,4 +1,4 @@
-"""What a model says about many images."""
+"""A model's logits for many images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pipeline.learning.classifier import Classifier
 
 
 def predict_logits(model: Classifier, images: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
-    """Logits float32 `[N]` of uint8 images `[N, 32, 32, 3]`, in float32 and evaluation mode; the mode is put back."""
+    """Logits float32 `[N]` of uint8 images `[N, 32, 32, 3]`, computed in float32.
+
+    The model is in evaluation mode meanwhile, and then gets its old mode back.
+    """
     was_training = model.training
     model.eval().to(device)
     try:
@@ -26,8 +29,8 @@ def predict_logits(model: Classifier, images: NDArray[np.uint8], device: torch.d
 def in_batches(
     function: Callable[[Tensor], Tensor], images: NDArray[np.uint8], device: torch.device
 ) -> NDArray[np.float32]:
-    """`function` over uint8 images `[N, 32, 32, 3]` on `device`, as one float32 array `[N, ...]`."""
-    # On a CPU the response maps of few images stay in its caches; a GPU wants many at once.
+    """Apply `function` to uint8 images `[N, 32, 32, 3]` on `device`; the results are one float32 array `[N, ...]`."""
+    # The response maps of a small batch fit into a CPU's caches; a GPU is faster with a large batch.
     size = 128 if device.type == "cuda" else 16
     starts = range(0, len(images), size)
     batches = [torch.from_numpy(np.array(images[start : start + size])) for start in starts]

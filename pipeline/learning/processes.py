@@ -1,8 +1,8 @@
 """Data-parallel training: torchrun starts the processes, DistributedDataParallel averages their gradients.
 
-Each process takes its share of every batch, so batches and schedule are those of one process; the weights differ by the
-order of sums, and by dropout, which each process draws for itself. The leader (rank 0) alone prints, writes and logs.
-Everything here also works in a process that is on its own.
+Each process takes its share of every batch, so batches and schedule are the same as with one process. The weights
+differ slightly, because sums have another order and each process draws its own dropout. Only the leader (rank 0)
+prints, writes and logs. All functions here also work in a single process.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other: the leader fits the head on frozen layers while the others wait."""
+"""How long processes wait for each other: the others wait while the leader fits the head on frozen layers."""
 
 
 def hand_over(processes: int) -> bool:
-    """Run the current `python -m` command in so many processes of this machine, if it is not one of them already.
+    """Run the current `python -m` command in `processes` processes of this machine, unless this process is one of them.
+
+    If one of the processes fails, this process exits with 1.
 
     Returns:
-        Whether that was done: the caller has nothing left to do. It exits with 1 where one of the processes failed.
+        Whether the command was run; then the caller has nothing left to do.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, which torchrun has passed on to the processes.
     """
     if processes == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         return False
-    from torch.distributed import run  # noqa: PLC0415  # takes a second, which only this path is worth
+    from torch.distributed import run  # noqa: PLC0415  # takes a second, needed only here
     from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
 
-    # Share out the cores too; torchrun would give each process one, and say so in five lines.
+    # Divide the cores among the processes. torchrun would give each process one core, and print a warning about it.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the process that failed has said why
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failed process has printed why
     module = sys.modules["__main__"].__spec__.name  # type: ignore[union-attr]
     try:
         run.main(["--standalone", "--nproc-per-node", str(processes), "-m", module, *sys.argv[1:]])
@@ -54,7 +56,7 @@ def hand_over(processes: int) -> bool:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Be part of the processes that torchrun started, while the block runs; nothing where it did not start this one."""
+    """Join the processes that torchrun started, while the block runs. Without torchrun this does nothing."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield
         return
@@ -76,23 +78,23 @@ def size() -> int:
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """The module to train by: it starts from the leader's weights, and its gradients are the mean of all processes'."""
+    """Wrap a model for training: it gets the leader's weights, and its gradients are averaged over all processes."""
     if not dist.is_initialized():
         return model
-    # The buffers are constants (normalisation, enlarging), the same in every process.
+    # The buffers are constants (normalisation, enlarging) and the same in every process.
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """The sum of `values` over all processes."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def gather(value: Any) -> list[Any]:
-    """Each process's value, by rank, in every process."""
+    """The values of all processes, by rank, in every process."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * size()

@@ -1,1 +1,1 @@
-"""The champion becomes what is served: ONNX, its card, a Bento. Nothing here learns; nothing is published to MLflow."""
+"""Packaging the champion for serving: ONNX, its card, a Bento. The code here neither learns nor publishes to MLflow."""

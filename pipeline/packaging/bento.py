@@ -1,4 +1,4 @@
-"""The Bento: the service and the champion in one file that serves anywhere."""
+"""The Bento: the service and the champion in one file, which can be served on any machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pipeline.base.errors import PipelineError
 from pipeline.base.files import CHAMPION, atomic
 
 PARTS = (Path("pyproject.toml"), Path("serving"), CHAMPION)
-"""What `bentoml build` reads."""
+"""The files and folders that `bentoml build` reads."""
 
 
 def build_bento(path: Path) -> None:
-    """Run `bentoml build` (its settings are in pyproject.toml) in a store of its own, and export the Bento to `path`.
+    """Run `bentoml build` (its settings are in pyproject.toml) with a temporary store, and export the Bento to `path`.
 
     Raises:
-        PipelineError: bentoml refused; the message is its last line.
+        PipelineError: bentoml failed; the message has the last line of its output.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        # Built from a copy: DVC's experiments run in a hidden folder, which bentoml refuses to read.
+        # DVC's experiments run in a hidden folder, which bentoml refuses to read. So the Bento is built from a copy.
         source, home = Path(scratch) / "source", Path(scratch) / "home"
         for part in PARTS:
             copy = shutil.copytree if part.is_dir() else shutil.copy2
@@ -37,7 +37,7 @@ def build_bento(path: Path) -> None:
 
 
 def _bentoml(*arguments: str, home: Path, cwd: Path) -> str:
-    """What a bentoml command prints, with its store under `home`."""
+    """Run a bentoml command with its store under `home`, and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "bentoml", *arguments],
         env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},

@@ -1,4 +1,4 @@
-"""A result becomes models/champion: an ONNX file that proved to answer as PyTorch does, and its card."""
+"""Making models/champion from a result: an ONNX file, whose answers are compared with PyTorch's, and its card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.results.metrics import measure
 from pipeline.results.result import Result, read_record
 
 SCHEMA = 1
-"""The version of the champion's card.json; the service reads this version and no other."""
+"""The version of the champion's card.json; the service reads only this version."""
 
 SAMPLES_PER_CLASS = 4
 
@@ -36,7 +36,7 @@ PREPROCESSING = (
 
 
 class Probability(nn.Module):
-    """A classifier whose answer is the probability of label 1 instead of its logit."""
+    """A classifier that answers with the probability of label 1 instead of its logit."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def export_onnx(model: Classifier, path: Path) -> None:
 
 
 def _strip(path: Path) -> None:
-    """Take out where in this code, and in which folder, each node was made: the same model is the same file."""
+    """Remove the code and the folder that each node came from, so that the same model always gives the same file."""
     model = onnx.load(path)
     parts: list[Any] = [model, model.graph, *model.functions]
     for graph in (model.graph, *model.functions):
@@ -79,26 +79,26 @@ def _strip(path: Path) -> None:
 
 
 def onnx_probabilities(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What ONNX Runtime answers to uint8 images `[N, 32, 32, 3]`: probabilities of label 1, float32 `[N]`."""
+    """ONNX Runtime's probabilities of label 1, float32 `[N]`, for uint8 images `[N, 32, 32, 3]`."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     batches = [images[start : start + 50] for start in range(0, len(images), 50)]
     return np.concatenate([session.run(["probability"], {"images": np.array(batch)})[0] for batch in batches])
 
 
 def prove(path: Path, result: Result, dataset: Dataset, tolerance: float) -> float:
-    """Hold ONNX Runtime's answers on the test split against those that PyTorch gave after the training.
+    """Compare ONNX Runtime's answers on the test split with those that PyTorch gave after the training.
 
     Returns:
-        The largest difference of a probability.
+        The largest difference between two probabilities.
 
     Raises:
-        PipelineError: a label differs, or a probability by more than `tolerance`.
+        PipelineError: a label differs, or a probability differs by more than `tolerance`.
     """
     rows = dataset.rows("test")
     answers = onnx_probabilities(path, dataset.images[rows])
     expected = result.predictions["probability"].to_numpy(np.float32)[rows]
     difference, flipped = float(np.abs(answers - expected).max()), int(((answers > 0.5) != (expected > 0.5)).sum())
-    if flipped or not difference <= tolerance:  # a NaN is never within it
+    if flipped or not difference <= tolerance:  # `not <=` refuses a NaN too
         raise PipelineError(
             f"{path}: ONNX Runtime's answers differ from {result.name}'s: {flipped} labels of {len(rows)}, "
             f"probabilities by up to {difference:.2g} (package.tolerance = {tolerance:g})"
@@ -107,13 +107,13 @@ def prove(path: Path, result: Result, dataset: Dataset, tolerance: float) -> flo
 
 
 def package(result: Result, network: Classifier, dataset: Dataset, tolerance: float, folder: Path) -> dict[str, Any]:
-    """Export the champion into `folder` and write the card that serving reads; returns the card.
+    """Export the champion into `folder` and write the card that serving reads. Returns the card.
 
     Args:
-        network: the result's, rebuilt.
-        tolerance: the largest allowed difference of a probability between ONNX Runtime and PyTorch.
+        network: the network of the result, rebuilt.
+        tolerance: the largest allowed difference between the probabilities of ONNX Runtime and PyTorch.
     """
-    with tempfile.TemporaryDirectory() as scratch:  # nothing unproved ever stands in `folder`
+    with tempfile.TemporaryDirectory() as scratch:  # `folder` gets the file only after the proof
         unproved = Path(scratch) / "model.onnx"
         export_onnx(network, unproved)
         difference = prove(unproved, result, dataset, tolerance)
@@ -149,7 +149,7 @@ def package(result: Result, network: Classifier, dataset: Dataset, tolerance: fl
 
 
 def write_samples(dataset: Dataset, folder: Path) -> None:
-    """The first test images of each class as PNG files, `car-1.png` and so on, for the page of the service."""
+    """Write the first test images of each class as PNG files, `car-1.png` and so on, for the page of the service."""
     rows = dataset.rows("test")
     for label, name in enumerate(dataset.class_names):
         for number, row in enumerate(rows[dataset.labels[rows] == label][:SAMPLES_PER_CLASS], start=1):

@@ -1,1 +1,1 @@
-"""Figures and charts: weights, filters, response maps, answers, curves. Nothing learns or publishes here."""
+"""Figures and charts: weights, filters, response maps, answers, curves. The code here neither learns nor publishes."""

@@ -1,7 +1,7 @@
 """The charts of a model's answers: confusion, calibration, ROC, training curves.
 
-A `test` table has a row an image with the columns label (0 or 1) and probability (of label 1). A `history` has a row an
-epoch with the columns of `learning.card.Epoch`.
+A `test` table has one row per image, with the columns label (0 or 1) and probability (of label 1). A `history` has one
+row per epoch, with the columns of `learning.card.Epoch`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.results.metrics import predicted, wilson
 
 
 def confusion(test: pd.DataFrame, class_names: list[str], name: str) -> Figure:
-    """Counts and shares of the test images by truth and prediction, of the model called `name`."""
+    """Counts and shares of the test images by truth and prediction, for the model called `name`."""
     labels = predicted(test)
     counts = np.array([[int(((test["label"] == t) & (labels == p)).sum()) for p in (0, 1)] for t in (0, 1)])
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -46,20 +46,20 @@ def confusion(test: pd.DataFrame, class_names: list[str], name: str) -> Figure:
 
 
 def curves(history: pd.DataFrame, name: str, *, smoothed: bool = False, narrow: bool = False) -> Figure:
-    """Loss and accuracy over the epochs, of the model called `name`.
+    """Loss and accuracy over the epochs, for the model called `name`.
 
     Args:
-        smoothed: whether labels were smoothed, which raises the loss on training images.
-        narrow: one below the other instead of side by side.
+        smoothed: whether the labels were smoothed, which raises the loss on training images.
+        narrow: put the two charts one below the other instead of side by side.
     """
     figure = Figure(figsize=(3.8, 5.6) if narrow else (9, 3.6), layout="constrained")
-    title = (f"{name}, over the epochs: loss (binary cross-entropy)", "and share of images that are right")
+    title = (f"{name}, over the epochs: loss (binary cross-entropy)", "and share of right answers")
     figure.suptitle(("\n" if narrow else " ").join(title), fontsize=10 if narrow else 11)
     both = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
     for axes, quantity in zip(both, ("loss", "accuracy"), strict=True):
         for split, color in (("train", RIGHT), ("validation", WRONG)):
             column = f"{split}_{quantity}"
-            label = "train, against smoothed labels" if smoothed and column == "train_loss" else split
+            label = "train, with smoothed labels" if smoothed and column == "train_loss" else split
             axes.plot(history["epoch"], history[column], color=color, marker=".", label=label)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -70,27 +70,27 @@ def curves(history: pd.DataFrame, name: str, *, smoothed: bool = False, narrow: 
 
 
 def reliability(test: pd.DataFrame, class_names: list[str], name: str, bins: int = 10) -> Figure:
-    """Whether probabilities mean what they say: in each tenth of them, the share that truly is of the second class."""
+    """Whether probabilities are right: for the images in each tenth of them, the share that is of the second class."""
     place = np.minimum((test["probability"] * bins).astype(int), bins - 1)
     groups = test.groupby(place).agg(stated=("probability", "mean"), second=("label", "sum"), n=("label", "size"))
     bounds = np.array([wilson(int(k), int(n)) for k, n in zip(groups["second"], groups["n"], strict=True)])
     share = groups["second"] / groups["n"]
     figure = Figure(figsize=(5.2, 5.4), layout="constrained")
     axes, below = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="stated = true")
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="ideal")
     errors = np.abs(bounds.T - share.to_numpy())
     axes.errorbar(
-        groups["stated"], share, yerr=errors, color=RIGHT, marker="o", capsize=3, label="counted, 95 % interval"
+        groups["stated"], share, yerr=errors, color=RIGHT, marker="o", capsize=3, label="measured, 95 % interval"
     )
     axes.set(
-        ylabel=f"share that is a {class_names[1]}",
+        ylabel=f"share of {class_names[1]} images",
         ylim=(-0.02, 1.02),
     )
     figure.suptitle(f"{name}: reliability on {len(test):,} test images")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     below.bar((groups.index + 0.5) / bins, groups["n"], width=0.9 / bins, color=RIGHT)
-    below.set(xlabel=f"probability of {class_names[1]}, as the model says", ylabel="images", xlim=(0, 1), yscale="log")
+    below.set(xlabel=f"the model's probability of {class_names[1]}", ylabel="images", xlim=(0, 1), yscale="log")
     below.set_ylim(0.7, 2 * groups["n"].max())
     below.yaxis.set_major_locator(LogLocator(numticks=4))
     below.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -121,7 +121,7 @@ def roc(tests: dict[str, pd.DataFrame], class_names: list[str]) -> Figure:
 
 
 def validation_curves(histories: dict[str, pd.DataFrame], width: float = 7.5) -> Figure:
-    """Accuracy over the epochs of all models, validation as lines and training as dots; `width` is in inches."""
+    """Accuracy of all models over the epochs, validation as lines and training dotted; `width` is in inches."""
     figure = Figure(figsize=(width, 4), layout="constrained")
     axes = figure.subplots()
     for (name, history), color in zip(histories.items(), cycle(SERIES), strict=False):
@@ -136,10 +136,10 @@ def validation_curves(histories: dict[str, pd.DataFrame], width: float = 7.5) ->
 
 
 def leaderboard(board: dict[str, Any], width: float = 7.5) -> Figure:
-    """Test accuracy of all models with 95 % intervals, the lecture's figures and people's beside them.
+    """Test accuracy of all models with 95 % intervals, beside the accuracy of the lecture and of people.
 
     Args:
-        width: in inches; below 5 the legend goes into one column.
+        width: in inches; below 5 the legend has one column.
     """
     models = board["models"][::-1]
     figure = Figure(figsize=(width, (1.2 if width >= 5 else 1.8) + 0.55 * len(models)), layout="constrained")
@@ -148,7 +148,7 @@ def leaderboard(board: dict[str, Any], width: float = 7.5) -> Figure:
         accuracy = 100 * model["test_accuracy"]
         errors = [[accuracy - 100 * model["test_low"]], [100 * model["test_high"] - accuracy]]
         axes.errorbar(accuracy, place, xerr=errors, color=RIGHT, marker="o", capsize=4)
-        axes.annotate(  # left of the interval, where people's lines do not run
+        axes.annotate(  # left of the interval, away from the lines of people's accuracy
             f"{accuracy:.2f}", (100 * model["test_low"], place), xytext=(-6, 0), textcoords="offset points",
             ha="right", va="center", fontsize=9,
         )  # fmt: skip

@@ -26,7 +26,7 @@ from pipeline.results.result import Result
 
 @torch.inference_mode()
 def draw(result: Result, network: Classifier, dataset: Dataset, folder: Path) -> None:
-    """Draw every figure that fits the model into `folder`; NAME-epoch-0 shows what was there before the training."""
+    """Draw every figure that this model can have into `folder`. NAME-epoch-0 shows the same as NAME before training."""
     name, test = result.name, result.test
     figures = {
         "confusion": charts.confusion(test, dataset.class_names, name),
@@ -47,20 +47,20 @@ def draw(result: Result, network: Classifier, dataset: Dataset, folder: Path) ->
     for label, class_name in enumerate(dataset.class_names):
         image = dataset.images[test["id"][test["label"] == label].iloc[0]]
         if layers := network.response_maps(torch.from_numpy(np.array(image))[None]):
-            title = f"{name}: response maps of one {class_name}, each to its own scale from dark to light"
+            title = f"{name}: response maps of one {class_name}, each on its own scale from dark to light"
             figures[f"response_maps_{class_name}"] = response_maps(layers, image, title)
     for picture, figure in figures.items():
         save(figure, folder / f"{picture}.png")
 
 
 def first_filters(folder: Path) -> Tensor | None:
-    """The filters of the first convolution before the training, out of a result folder; None where there were none."""
+    """The filters of the first convolution before the training, from a result folder; None if it has none."""
     path = folder / FIRST_FILTERS
     return load_file(path)["first_filters"] if path.exists() else None
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, completely or not at all."""
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
 
@@ -68,14 +68,17 @@ def save(figure: Figure, path: Path) -> None:
 def mosaic(
     tiles: NDArray[Any], columns: int, gap: int = 2, above: int = 0
 ) -> tuple[NDArray[Any], list[tuple[float, float]]]:
-    """Tiles `[n, h, w]` or `[n, h, w, 3]` on one canvas, which draws ten times as fast as a picture each.
+    """Put tiles `[n, h, w]` or `[n, h, w, 3]` on one canvas, which is drawn ten times as fast as separate pictures.
+
+    The tiles are first enlarged by a whole factor, to 32 pixels or slightly more.
 
     Args:
-        gap: pixels between the tiles, which are first enlarged to 32 pixels a side or little more.
-        above: further pixels left free over each row, for titles.
+        gap: free pixels between the enlarged tiles.
+        above: additional free pixels above each row, for titles.
 
     Returns:
-        The canvas, NaN (white, for colours) between the tiles, and the middle `(x, y)` of each tile's upper edge.
+        The canvas, with NaN between the tiles (white for colour tiles), and the middle `(x, y)` of each tile's upper
+        edge.
     """
     scale = -(-32 // tiles.shape[1])
     tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
@@ -91,13 +94,13 @@ def mosaic(
 
 
 def sheet(parts: list[tuple[str, NDArray[Any]]], width: float) -> tuple[Figure, list[Axes]]:
-    """Canvases one below the other, each over the whole width and under its title; one axes each.
+    """Draw canvases one below the other, each over the whole width, under its title and with its own axes.
 
     Args:
-        parts: title and canvas, as `mosaic` makes it.
+        parts: titles and canvases; `mosaic` makes a canvas.
         width: in inches.
     """
-    line, edge = 0.2, 0.06  # inches: a line of text; the white around all
+    line, edge = 0.2, 0.06  # inches: the height of a line of text; the white margin
     heads = [line * len(title.splitlines()) + (0.15 if number else 0.05) for number, (title, _) in enumerate(parts)]
     bodies = [(width - 2 * edge) * canvas.shape[0] / canvas.shape[1] for _, canvas in parts]
     total = sum(heads) + sum(bodies) + edge * (1 + len(parts))
@@ -113,7 +116,7 @@ def sheet(parts: list[tuple[str, NDArray[Any]]], width: float) -> tuple[Figure, 
 
 
 def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
-    """A grid of filters `[filters, channels, H, W]`, 1 channel from blue to red, 3 in colour; each to its own scale."""
+    """A grid of filters `[filters, channels, H, W]`, each on its own scale: 1 channel from blue to red, 3 in colour."""
     weights = weights.detach().cpu()
     count, channels, height, width = weights.shape
     reach = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
@@ -121,7 +124,7 @@ def filters(weights: Tensor, title: str, columns: int = 8) -> Figure:
     tiles = kernels / 2 + 0.5 if channels == 3 else kernels[..., 0]
     canvas, titles = mosaic(tiles, columns, above=5)
     key = "in colour" if channels == 3 else "red positive, blue negative"
-    text = f"{title}\n{count} filters, {height}×{width}×{channels}, each to its own scale, {key}"
+    text = f"{title}\n{count} filters, {height}×{width}×{channels}, each on its own scale, {key}"
     figure, (axes,) = sheet([(text, canvas)], columns * 0.95)
     axes.images[0].set(cmap="RdBu_r", clim=(-1, 1))
     for number, (x, y) in enumerate(titles, start=1):
@@ -134,7 +137,7 @@ def pixel_weights(weights: Tensor, class_names: list[str], name: str) -> Figure:
     reach = float(weights.abs().max())
     figure = Figure(figsize=(6.2, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(f"{name}: what it learned, a weight for each pixel")
+    axes.set_title(f"{name}: the learned weight of each pixel")
     image = axes.imshow(weights.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach)
     axes.set(xlabel="pixel column", ylabel="pixel row")
     figure.colorbar(image, label=f"weight   ← {class_names[0]}      {class_names[1]} →")
@@ -142,7 +145,7 @@ def pixel_weights(weights: Tensor, class_names: list[str], name: str) -> Figure:
 
 
 def response_maps(layers: dict[str, Tensor], image: NDArray[np.uint8], title: str, shown: int = 16) -> Figure:
-    """What `shown` filters of each layer, name -> float32 `[1, C, H, W]`, answer to one image uint8 `[32, 32, 3]`."""
+    """An image uint8 `[32, 32, 3]` and `shown` of its response maps from each layer: name -> float32 `[1, C, H, W]`."""
     columns = shown // 2
     beside, _ = mosaic(image[None] / 255, columns)
     parts = [(title, beside)]
@@ -155,7 +158,7 @@ def response_maps(layers: dict[str, Tensor], image: NDArray[np.uint8], title: st
 
 
 def shown_of(chosen: int, maps: Tensor, wanted: int) -> str:
-    """How many of the maps `[N, C, H, W]` are shown, in words, and their size."""
+    """The size of the maps `[N, C, H, W]` and how many of them are shown, in words."""
     _, count, height, width = maps.shape
     if chosen < min(wanted, count):
         return f"{height}×{width}: only {chosen} of {count:,} maps vary"
@@ -163,9 +166,10 @@ def shown_of(chosen: int, maps: Tensor, wanted: int) -> str:
 
 
 def most_varied(maps: Tensor, count: int) -> Tensor:
-    """Which channels of `[N, C, H, W]` vary most over their images and places: int64 `[count]`, rising.
+    """The channels of `[N, C, H, W]` that vary most over images and positions: int64, ascending, at most `count`.
 
-    Deep layers have many filters, and most of them answer nothing to any one image: such maps are left out, but one.
+    Deep layers have many filters, and most of them do not answer to a given image. Maps that hardly vary are left out,
+    but one channel is always returned.
     """
     spread = maps.float().std((2, 3), correction=0).sum(0)
     varying = max(1, int((spread > 1e-3 * spread.max()).sum()))
@@ -173,7 +177,7 @@ def most_varied(maps: Tensor, count: int) -> Tensor:
 
 
 def to_own_scale(maps: Tensor) -> Tensor:
-    """Each map of `[n, H, W]` brought to 0 to 1; a map that is the same everywhere becomes 0."""
+    """Scale each map of `[n, H, W]` to 0 to 1; a constant map becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low).clamp(min=1e-12)
 
@@ -185,7 +189,7 @@ def results(test: pd.DataFrame, dataset: Dataset, name: str, count: int = 20, se
 
 
 def most_confident_mistakes(test: pd.DataFrame, count: int = 20) -> pd.DataFrame:
-    """The rows of a predictions table that are wrong, the surest first."""
+    """The wrong rows of a predictions table, the most confident first."""
     wrong = test[~correct(test)]
     order = (wrong["probability"] - 0.5).abs().sort_values(ascending=False, kind="stable").index
     return wrong.loc[order[:count]]
@@ -200,14 +204,14 @@ def mistakes(test: pd.DataFrame, dataset: Dataset, name: str) -> Figure:
 
 
 def sureness(share: float) -> str:
-    """A probability in whole percents; near certainty, to which it must not be rounded, with two decimals."""
+    """A probability in whole percent, or with two decimals near 100 %, so that it is never rounded to certainty."""
     if share < 0.995:
         return f"{100 * share:.0f} %"
     return f"{100 * share:.2f} %" if share < 0.99995 else "> 99.99 %"
 
 
 def verdicts(rows: pd.DataFrame, class_names: list[str]) -> list[tuple[str, str, str]]:
-    """Truth, prediction and the probability of the prediction in words, for each row of a predictions table."""
+    """Truth, prediction and the probability of the prediction, as text, for each row of a predictions table."""
     verdicts = []
     for truth, label, probability in zip(rows["label"], predicted(rows), rows["probability"], strict=True):
         sure = probability if label else 1 - probability
@@ -216,7 +220,7 @@ def verdicts(rows: pd.DataFrame, class_names: list[str]) -> list[tuple[str, str,
 
 
 def answers(rows: pd.DataFrame, dataset: Dataset, title: str) -> Figure:
-    """Images with truth, prediction and its probability; wrong ones are marked by sign and colour."""
+    """Images with truth, prediction and its probability. A sign and a colour mark the wrong answers."""
     columns = 5
     if not len(rows):
         figure = Figure(figsize=(columns * 1.75, 1), layout="constrained")

@@ -1,1 +1,1 @@
-"""The lecture told again with the pictures and numbers of one run: one HTML file. Only the stage `report` uses it."""
+"""The report: the lecture with the pictures and numbers of one run, as one HTML file. Only stage `report` uses it."""

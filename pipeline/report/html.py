@@ -18,14 +18,14 @@ from torch import Tensor
 from pipeline.pictures import figures
 
 INK = "#010203"
-"""Stands for the colour of the text while a chart is drawn: the page puts in its own, light or dark."""
+"""The placeholder for the text colour while a chart is drawn. The page replaces it with its own text colour."""
 
 PAPER = {
     "figure.facecolor": "none", "axes.facecolor": "none", "legend.facecolor": "none", "legend.edgecolor": "none",
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "grid.color": INK, "svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif",
 }  # fmt: skip
-"""How charts look on the page: transparent, in the page's own colour and font; the same bytes at each run."""
+"""The style of charts on the page: transparent, in the page's own colour and font, with the same bytes in each run."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def picture(pixels: NDArray[Any]) -> Picture:
 
 
 def coloured(values: NDArray[Any], *, signed: bool) -> Picture:
-    """A map `[H, W]` in colour: from blue over white to red around 0, or from dark to light, NaN white."""
+    """A map `[H, W]` in colour: from blue through white (0) to red if `signed`, else from dark to light; NaN white."""
     if signed:
         reach = max(float(np.nanmax(np.abs(values))), 1e-12)
         values = values / reach / 2 + 0.5
@@ -58,13 +58,13 @@ def coloured(values: NDArray[Any], *, signed: bool) -> Picture:
 
 
 def mosaic(maps: Tensor, columns: int = 8) -> Picture:
-    """Maps `[n, H, W]`, each to its own scale."""
+    """Maps `[n, H, W]` in one picture, each on its own scale."""
     canvas, _ = figures.mosaic(figures.to_own_scale(maps).numpy(), columns)
     return coloured(canvas, signed=False)
 
 
 def svg(figure: Figure) -> str:
-    """A chart as SVG for the page, in its text colour."""
+    """A chart as SVG in the page's text colour."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -72,6 +72,6 @@ def svg(figure: Figure) -> str:
 
 
 def file_picture(path: Path) -> Picture:
-    """A picture of a result folder."""
+    """The picture of an image file."""
     with Image.open(path) as image:
         return picture(np.asarray(image.convert("RGB")))

@@ -1,4 +1,4 @@
-"""The lecture told again with this run's own pictures and numbers, as one HTML file that needs nothing else."""
+"""The lecture with this run's own pictures and numbers, as one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.base.files import REPORTS
+from pipeline.base.files import FIGURES
 from pipeline.base.params import Params
 from pipeline.data.dataset import SPLITS, Dataset
 from pipeline.learning.classifier import Classifier, grayscale
@@ -27,11 +27,11 @@ from pipeline.results.templating import render
 
 TEMPLATE = Path(__file__).with_name("report.html")
 VERTICAL = torch.tensor([[0.0, -1, 1]] * 3)
-"""The lecture's filter for vertical edges; transposed, it is the one for horizontal edges."""
+"""The lecture's filter for vertical edges. Its transpose is the filter for horizontal edges."""
 
 
 def convolution(image: NDArray[np.uint8], name: str) -> dict[str, Any]:
-    """Section 1 for one image uint8 `[32, 32, 3]`: edge filters, a 3-d filter and max pooling on it."""
+    """The content of section 1 for one image uint8 `[32, 32, 3]`: edge filters, a 3-d filter and max pooling."""
     gray = grayscale(torch.from_numpy(np.array(image)).float())
     maps = {"vertical": respond(gray[None], VERTICAL[None]), "horizontal": respond(gray[None], VERTICAL.T[None])}
     channels = torch.from_numpy(np.array(image)).float().permute(2, 0, 1)
@@ -56,7 +56,7 @@ def convolution(image: NDArray[np.uint8], name: str) -> dict[str, Any]:
 
 
 def one_channel(image: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
-    """An image uint8 `[H, W, 3]` of which one channel alone is lit."""
+    """An image uint8 `[H, W, 3]` with only the channel `place`; the other channels are 0."""
     return np.where(np.arange(3) == place, image, 0).astype(np.uint8)
 
 
@@ -66,7 +66,7 @@ def respond(channels: Tensor, kernel: Tensor) -> Tensor:
 
 
 def shown_answers(rows: pd.DataFrame, dataset: Dataset) -> list[dict[str, Any]]:
-    """Images of a predictions table with truth, prediction and its probability."""
+    """The images of a predictions table with truth, prediction and its probability."""
     return [
         {"truth": truth, "predicted": predicted, "sure": sure, "right": truth == predicted, "image": picture(image)}
         for (truth, predicted, sure), image in zip(
@@ -79,13 +79,13 @@ def shown_answers(rows: pd.DataFrame, dataset: Dataset) -> list[dict[str, Any]]:
 def model_section(
     result: Result, network: Classifier, dataset: Dataset, images: dict[str, NDArray[np.uint8]]
 ) -> dict[str, Any]:
-    """What the report shows of one model, whatever it is.
+    """Everything that the report shows of one model.
 
     Args:
-        images: one image uint8 `[32, 32, 3]` of each class, by its name.
+        images: one image uint8 `[32, 32, 3]` of each class, by the name of the class.
     """
     test = result.test
-    folder = REPORTS / "figures" / result.name
+    folder = FIGURES / result.name
     filters = {when: folder / f"{name}.png" for when, name in (("before", "filters-epoch-0"), ("after", "filters"))}
     weights = network.pixel_weights()
     return {
@@ -107,10 +107,10 @@ def model_section(
 
 
 def shown_maps(network: Classifier, images: dict[str, NDArray[np.uint8]]) -> list[dict[str, Any]]:
-    """What each convolutional layer answers to one image of each class, the maps that vary most."""
+    """The response maps of each convolutional layer that vary most, for one image of each class."""
     layers = []
     for layer, maps in network.response_maps(torch.from_numpy(np.stack(list(images.values())))).items():
-        # Each image has maps of its own: a filter that answers to one of them is often silent to the other.
+        # Maps are chosen for each image, because a filter that answers to one image often does not answer to the other.
         chosen = [answer[figures.most_varied(answer[None], 16)] for answer in maps]
         drawn = {name: mosaic(answer) for name, answer in zip(images, chosen, strict=True)}
         texts = [figures.shown_of(len(answer), maps, 16) for answer in chosen]
@@ -119,7 +119,7 @@ def shown_maps(network: Classifier, images: dict[str, NDArray[np.uint8]]) -> lis
 
 
 def _frozen(result: Result) -> dict[str, Any]:
-    """How sure the accuracy of a head on frozen layers is, and whether fine-tuning made a difference on test."""
+    """The interval of the test accuracy before fine-tuning, and the p-value of the change by fine-tuning."""
     if result.frozen is None:
         return {"frozen_interval": None, "frozen_p": None}
     before, after = (
@@ -129,7 +129,7 @@ def _frozen(result: Result) -> dict[str, Any]:
 
 
 def _curves(result: Result) -> dict[str, str]:
-    """The training curves, for wide pages and for phones; empty where nothing was trained by epochs."""
+    """The training curves, for wide pages and for phones; empty without epochs."""
     if not len(result.history):
         return {"curves": "", "curves_narrow": ""}
     wide, narrow = (
@@ -140,7 +140,7 @@ def _curves(result: Result) -> dict[str, str]:
 
 
 def samples(dataset: Dataset, count: int = 12) -> dict[str, list[Picture]]:
-    """Training images of each class, drawn at random."""
+    """Random training images of each class."""
     train = dataset.manifest[dataset.manifest["split"] == "train"]
     return {
         name: [
@@ -152,7 +152,7 @@ def samples(dataset: Dataset, count: int = 12) -> dict[str, list[Picture]]:
 
 
 def shared_charts(results: list[Result], dataset: Dataset, board: dict[str, Any]) -> dict[str, str]:
-    """The charts of all models together, as SVG by name; `results` are best first."""
+    """The charts of all models together, as SVG by name; the first of `results` is the best."""
     tests = {result.name: result.test for result in results}
     histories = {result.name: result.history for result in results if len(result.history)}
     best = results[0].name
@@ -169,7 +169,7 @@ def shared_charts(results: list[Result], dataset: Dataset, board: dict[str, Any]
 def chapters(
     results: list[Result], networks: dict[str, Classifier], dataset: Dataset, images: dict[str, NDArray[np.uint8]]
 ) -> list[dict[str, Any]]:
-    """A chapter for each approach, in the order of its models' names, with the prose that somebody wrote for it."""
+    """A chapter for each approach, ordered by the names of the models, with its prose from the folder chapters/."""
     by_approach: dict[str, list[dict[str, Any]]] = {}
     for result in sorted(results, key=lambda result: result.name):
         section = model_section(result, networks[result.name], dataset, images)
@@ -193,14 +193,14 @@ def build(
     champion: dict[str, Any],
     ablation: dict[str, Any] | None,
 ) -> str:
-    """The page.
+    """The report as an HTML page.
 
     Args:
-        results: best first.
-        networks: the network of each result, rebuilt, by name.
-        board: reports/leaderboard.json.
+        results: all results, the best first.
+        networks: the rebuilt network of each result, by name.
+        board: the content of reports/leaderboard.json.
         champion: the card of the packaged model.
-        ablation: benchmarks/ablation.json, where it belongs to these classes and recipes.
+        ablation: the content of benchmarks/ablation.json; None if it is about other classes or recipes.
     """
     train = dataset.manifest[dataset.manifest["split"] == "train"]
     first = {

@@ -1,4 +1,4 @@
-"""What was learned is read and measured here: the result folder, its metrics, the leaderboard, known facts.
+"""Reading and measuring results: the result folder, its metrics, the leaderboard, known facts.
 
-Neither torch nor MLflow may come in: a stage that only measures starts in a second.
+This room imports neither torch nor MLflow, so that a stage that only measures starts in a second.
 """

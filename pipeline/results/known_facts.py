@@ -1,4 +1,4 @@
-"""What others found out about these images: the lecture's figures, how well people do, known flaws."""
+"""Published facts about these images: the lecture's figures, the accuracy of people, known flaws."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ LECTURE = {"baseline": (0.72, 0.63), "cnn-lecture": (0.94, 0.90)}
 """Train and test accuracy that the lecture reports for its two approaches."""
 
 LEAST_SQUARES = (0.7194, 0.6200)
-"""Train and test accuracy of least squares on all 10,000 training images, none kept for validation: it is exact."""
+"""Exact train and test accuracy of least squares on all 10,000 training images, without a validation split."""
 
 HUMAN_INDIVIDUAL, HUMAN_MAJORITY = 0.9768, 0.9960
-"""How often one person, and the majority of them, tells these 2,000 cars and trucks rightly.
+"""Accuracy of one person, and of the majority of people, on these 2,000 test images of cars and trucks.
 
 Computed from CIFAR-10H (Peterson et al. 2019, "Human uncertainty makes classification more robust").
 """
 
 
 def apply_to(classes: list[str]) -> bool:
-    """Whether the figures and lists in this file are of these two classes of CIFAR-10, in whatever order."""
+    """Whether the figures and lists in this file are about these two classes of CIFAR-10, in either order."""
     return set(classes) == {"automobile", "truck"}
 
 
 def lecture_of(name: str, classes: list[str]) -> tuple[float, float] | None:
-    """Train and test accuracy that the lecture reports for an approach to these classes; None where it has none."""
+    """Train and test accuracy that the lecture reports for a model and these classes; None if it reports none."""
     return LECTURE.get(name) if apply_to(classes) else None
 
 

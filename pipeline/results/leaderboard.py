@@ -1,4 +1,4 @@
-"""All models side by side: ranked and chosen on validation, reported on test, with intervals and paired tests."""
+"""All models side by side. Validation ranks them and chooses the champion; test gives intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pipeline.results.templating import render
 
 
 def build(results: list[Result], dataset: Dataset) -> dict[str, Any]:
-    """The leaderboard as a document: champion, one entry a model (best on validation first), slices, people's figures.
+    """The leaderboard as a document: champion, one entry per model (best validation first), slices, people's accuracy.
 
     Raises:
-        PipelineError: a result is of other data than `dataset`.
+        PipelineError: a result was made from other data than `dataset`.
     """
     for result in results:
         same = (
@@ -56,17 +56,17 @@ def build(results: list[Result], dataset: Dataset) -> dict[str, Any]:
 
 
 def _rank(metrics: Metrics) -> tuple[float, float]:
-    """Best on validation first; train decides only between equals, or where there is no validation split."""
+    """The sort key: validation accuracy. Train accuracy decides between equals, or without a validation split."""
     return metrics.validation_accuracy or 0.0, metrics.train_accuracy
 
 
 def _test_right(result: Result) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which test images the model gets right, bool `[n]`."""
+    """Whether the model gets each test image right, bool `[n]`."""
     return correct(result.test).to_numpy(bool)
 
 
 def _slices(dataset: Dataset, known: bool) -> dict[str, pd.Series]:
-    """Parts of the test split by name, each a bool per image of the manifest."""
+    """Parts of the test split by name, each with one bool per image of the manifest."""
     if not known:
         return {}
     test = dataset.manifest["batch"] == "test_batch"
@@ -78,7 +78,7 @@ def _slices(dataset: Dataset, known: bool) -> dict[str, pd.Series]:
 
 
 def _entry(result: Result, metrics: Metrics, slices: dict[str, pd.Series], classes: list[str]) -> dict[str, Any]:
-    """One model's line."""
+    """The entry of one model."""
     card, right = result.card, correct(result.predictions)
     entry: dict[str, Any] = {"name": card.name, "title": card.title}
     for split in SPLITS:
@@ -107,5 +107,5 @@ def write(document: dict[str, Any], folder: Path) -> str:
 
 
 def distinct(p_value: float) -> str:
-    """A paired test's verdict in words, at the 5 % level."""
+    """The verdict of a paired test in words, at the 5 % level."""
     return "a real difference" if p_value < 0.05 else "no more than noise"

@@ -1,4 +1,4 @@
-"""How good a model is, and how sure one can be: accuracies, intervals, paired tests."""
+"""How good a model is, and how certain that is: accuracies, intervals, paired tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Metrics(BaseModel):
 
 
 def measure(result: Result) -> Metrics:
-    """The figures of a result, out of its predictions."""
+    """The figures of a result, from its predictions."""
     right = correct(result.test)
     low, high = wilson(int(right.sum()), len(right))
     accuracies = {f"{split}_accuracy": share for split, share in split_accuracies(result.predictions).items()}
@@ -54,7 +54,7 @@ def measure(result: Result) -> Metrics:
 
 
 def predicted(predictions: pd.DataFrame) -> pd.Series:
-    """The label, 0 or 1, that each row of a predictions table gives; a probability of just one half gives label 0."""
+    """The predicted label, 0 or 1, of each row of a predictions table; a probability of exactly 0.5 gives label 0."""
     return (predictions["probability"] > 0.5).astype(int)
 
 
@@ -64,7 +64,7 @@ def correct(predictions: pd.DataFrame) -> pd.Series:
 
 
 def split_accuracies(predictions: pd.DataFrame) -> dict[str, float | None]:
-    """The share of right answers on each split; None where a split is empty."""
+    """The share of right answers on each split; None for an empty split."""
     right = correct(predictions).groupby(predictions["split"]).mean()
     return {split: float(right[split]) if split in right else None for split in SPLITS}
 
@@ -76,9 +76,13 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> float:
-    """McNemar's exact test: the p-value for two models being equally often right on the same images (bool `[N]` each).
+    """McNemar's exact test: the p-value of the hypothesis that two models are equally often right (McNemar 1947).
 
-    Only the images that exactly one of them gets right count; under equality each is a fair coin (McNemar 1947).
+    Only those images count that exactly one of the two models gets right. If the hypothesis holds, each such image is
+    the toss of a fair coin.
+
+    Args:
+        first_right, second_right: whether each model gets each image right, bool `[N]`, for the same images.
     """
     only_first = int((first_right & ~second_right).sum())
     only_second = int((~first_right & second_right).sum())
@@ -95,7 +99,7 @@ def curves_table(results: list[Result]) -> pd.DataFrame:
 
 
 def confusion_table(results: list[Result]) -> pd.DataFrame:
-    """Truth and prediction of each test image of all models, by the names of the classes."""
+    """Truth and prediction of each test image for all models, as names of classes."""
     parts = []
     for result in results:
         names = result.card.class_names

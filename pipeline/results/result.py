@@ -1,4 +1,4 @@
-"""A result folder, models/NAME, is read and checked here; `learning/card.py` lists its files."""
+"""Reading and checking a result folder, models/NAME; `learning/card.py` lists its files."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.base.errors import PipelineError
-from pipeline.base.files import MODELS, REPORTS, digest_of_files, read_json
+from pipeline.base.files import MODELS, RESULTS, digest_of_files, read_json
 from pipeline.base.help import dvc_stages
 from pipeline.learning import card as files
 from pipeline.learning.card import HISTORY_COLUMNS, PREDICTION_COLUMNS, ModelCard
-
-RESULTS = REPORTS / "results.json"
-"""Which results there are, by the digest of their files: made by the stage `evaluate`, read by all that follow."""
 
 REQUIRED = (files.WEIGHTS, files.CARD, files.PREDICTIONS, files.HISTORY)
 
 
 class RunRecord(BaseModel):
-    """run.json: what MLflow knows about the run of a training and no other file of the result holds.
+    """run.json: the facts about the MLflow run of a training that no other file of the result holds.
 
     Attributes:
-        run_id: in the MLflow that saw the training; None where none could be reached.
+        run_id: the id of the run in the MLflow that saw the training; None if MLflow could not be reached.
         started, ended: milliseconds since 1970.
-        result_digest: `result_digest` of the folder; the run of a result has it as a tag.
+        result_digest: `result_digest` of the folder; the run has it as a tag.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,9 +42,9 @@ class Result:
     """A result folder, read and checked.
 
     Attributes:
-        predictions: one row an image: id, split, label, probability of label 1.
-        history: one row an epoch (`learning.card.Epoch`).
-        frozen: as `predictions`, the answers of a head on frozen layers; None where there was none.
+        predictions: one row per image: id, split, label, probability of label 1.
+        history: one row per epoch (`learning.card.Epoch`).
+        frozen: the answers of a head on frozen layers, in the columns of `predictions`; None without such a head.
     """
 
     folder: Path
@@ -68,7 +65,7 @@ class Result:
 
     @property
     def smoothed(self) -> bool:
-        """Whether labels were smoothed while it trained."""
+        """Whether the labels were smoothed in the training."""
         return bool(self.card.recipe.get("training", {}).get("label_smoothing"))
 
 
@@ -127,10 +124,10 @@ def _table(path: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def listed() -> list[Path]:
-    """The result folders that dvc.yaml has as dependencies of the stage `evaluate`: the one list of all models.
+    """The result folders that the stage `evaluate` depends on in dvc.yaml: the only list of all models.
 
     Raises:
-        PipelineError: there is no such list here.
+        PipelineError: dvc.yaml is missing here, or lists no result folder.
     """
     dependencies = dvc_stages().get("evaluate", {}).get("deps", [])
     folders = [Path(path) for path in dependencies if Path(path).parent == MODELS]
@@ -143,7 +140,7 @@ def evaluated() -> list[Result]:
     """The results that the stage `evaluate` has listed in reports/results.json.
 
     Raises:
-        PipelineError: the list, or a result, is missing, damaged, or not the one that was evaluated.
+        PipelineError: the list or a result is missing or damaged, or a result has changed since it was evaluated.
     """
     results = []
     for name, digest in read_json(RESULTS).items():

@@ -1,4 +1,4 @@
-"""Text made from templates: Markdown as it stands, HTML with every value escaped. A room keeps its templates itself."""
+"""Text from templates: Markdown without escaping, HTML with every value escaped. Each room has its own templates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 
 def render(template: Path, **values: Any) -> str:
-    """Fill `template`; a value that is missing is an error. Templates that it includes lie beside it."""
+    """Fill `template`. A missing value is an error. The templates that it includes are in the same folder."""
     environment = Environment(
         loader=FileSystemLoader(template.parent),
         undefined=StrictUndefined,

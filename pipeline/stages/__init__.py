@@ -1,1 +1,1 @@
-"""One short file for a DVC stage: it reads params and files, calls the rooms, and writes files. No room imports it."""
+"""One short file per DVC stage. It reads params and files, calls the rooms, and writes files. No room imports it."""

@@ -1,4 +1,4 @@
-"""Stage `check`: all of params.yaml and the locked versions are read, so that a mistake stops before any work."""
+"""Stage `check`: read all of params.yaml and the locked versions, so that a mistake shows before any work."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -12,18 +12,18 @@ from pipeline.learning.key import locked_versions
 
 
 def main() -> None:
-    """Write the same answer whenever params.yaml is valid, and the locked versions of the libraries that compute.
+    """Write a file that is the same for every valid params.yaml, and the locked versions of the computing libraries.
 
-    What follows depends on these two files, so it runs again because of its own params and those libraries alone.
+    Later stages depend on these two files. So they run again only for their own params and for those libraries.
     """
     params = load_params()
     for model in approaches.models(params).values():
         model.approach.check(model.params)
     choose_device(params.device, processes=params.processes)
     locked = locked_versions(Path("requirements.lock"))
-    for name, wanted in locked.items():
-        if (installed := version(name)) != wanted:
-            print(f"warning: {name} is {installed} here, requirements.lock has {wanted}: results may differ")
+    for name, versions in locked.items():
+        if (installed := version(name)) not in versions:
+            print(f"warning: {name} {installed} is installed, but the lock has {versions[0]}: results may differ")
     write_text(Path(".cache/params-are-valid"), "params.yaml is valid\n")
     write_json(Path(".cache/libraries.json"), locked)
 

@@ -10,7 +10,7 @@ from pipeline.data.cifar10 import download
 
 
 def main() -> None:
-    """Fetch what is missing; `CIFAR10_ARCHIVE=/path/to/archive` takes it from a file of the user's own."""
+    """Fetch the missing files. `CIFAR10_ARCHIVE=/path/to/archive` takes them from the user's own archive."""
     own = os.environ.get("CIFAR10_ARCHIVE")
     download(load_params().download, CIFAR10, Path(own) if own else None, Path(".cache/downloads"))
 

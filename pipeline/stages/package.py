@@ -11,13 +11,13 @@ from pipeline.results.result import read
 
 
 def main() -> None:
-    """Export the champion, prove that it answers as the trained model does, and build a Bento from it."""
+    """Export the champion, prove that it gives the trained model's answers, and build a Bento from it."""
     name = read_json(REPORTS / "leaderboard.json")["champion"]
     result = read(MODELS / name)
     network = approaches.rebuild(result.card, result.folder)
     card = package(result, network, load(), load_params().package.tolerance, CHAMPION)
     difference = card["parity"]["largest_difference"]
-    print(f"{name}: ONNX Runtime gives every label PyTorch gives; probabilities differ by at most {difference:.1g}")
+    print(f"{name}: ONNX Runtime gives the same labels as PyTorch; probabilities differ by at most {difference:.1g}")
     build_bento(BENTO)
     print(f"{BENTO}: {BENTO.stat().st_size / 1e6:.1f} MB")
 

@@ -1,4 +1,4 @@
-"""Stage `report`: results, pictures and leaderboard -> reports/report.html, the lecture told again."""
+"""Stage `report`: results, pictures and leaderboard -> reports/report.html, the lecture with this run's numbers."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from pipeline.results.result import evaluated
 
 
 def main() -> None:
-    """Tell the lecture with this run's pictures and numbers."""
+    """Write the page from the results that the leaderboard ranks."""
     params, dataset = load_params(), load()
     board = read_json(REPORTS / "leaderboard.json")
     results = {result.name: result for result in evaluated()}
     ranked = [results[model["name"]] for model in board["models"]]
     networks = {result.name: approaches.rebuild(result.card, result.folder) for result in ranked}
-    # The ablation is made by a command of its own: it is shown where it belongs to these classes and recipes.
+    # `make ablation` writes the ablation. The page shows it only if it is about these classes and recipes.
     ablation = read_json(Path("benchmarks/ablation.json"), made_by="make ablation")
     if not known_facts.apply_to(dataset.classes) or ablation["recipes"] != params.approaches["cnn"]:
         ablation = None

@@ -1,4 +1,4 @@
-"""Stage `sync`: MLflow shows every result; what it lacks is put in. Runs at the end of every `dvc repro`."""
+"""Stage `sync`: add the results that MLflow lacks. It runs at the end of every `dvc repro`."""
 
 from pipeline.base.errors import PipelineError, run_as_command
 from pipeline.tracking.look import all_there
@@ -6,15 +6,15 @@ from pipeline.tracking.store import follow_the_folder
 
 
 def main() -> None:
-    """See by a look into the local database that nothing is missing, and only otherwise import MLflow.
+    """Look into the local database first, and import MLflow only if something is missing there.
 
-    What cannot be repaired is said and fails nothing: results do not depend on MLflow.
+    A fault prints a warning and does not fail the stage, because no result depends on MLflow.
     """
     if follow_the_folder():
         print("the folder was moved: MLflow's artifacts can be seen here again")
     if all_there():
         return
-    from pipeline.tracking import sync  # noqa: PLC0415  # with MLflow: five seconds
+    from pipeline.tracking import sync  # noqa: PLC0415  # imports MLflow, which takes seconds
 
     try:
         faults = sync.sync(sync.result_folders())

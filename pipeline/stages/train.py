@@ -1,4 +1,4 @@
-"""Stages `baseline`, `cnn`, `transfer`: an approach of pipeline/approaches learns from data/dataset -> models/NAME."""
+"""Stages `baseline`, `cnn`, `transfer`: train an approach of pipeline/approaches on data/dataset -> models/NAME."""
 
 import argparse
 
@@ -11,10 +11,10 @@ from pipeline.tracking.live import watch_by
 
 
 def main() -> None:
-    """Train one model, watched by MLflow; with `processes` in params.yaml, together with others."""
+    """Train one model while MLflow watches, in as many processes as `processes` in params.yaml says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("approach", choices=approach_names(), help="a module of pipeline/approaches")
-    parser.add_argument("recipe", nargs="?", default="", help="a recipe of its section in params.yaml")
+    parser.add_argument("recipe", nargs="?", default="", help="a recipe in the approach's section of params.yaml")
     chosen = parser.parse_args()
     params = load_params()
     model = approaches.model(params, chosen.approach, chosen.recipe)

@@ -1,4 +1,4 @@
 """MLflow as a view of the results: live curves, publishing, repair, the registered model.
 
-No result depends on this room: MLflow may be deleted and is built again from the result folders.
+No result depends on this room. MLflow's data can be deleted and built again from the result folders.
 """

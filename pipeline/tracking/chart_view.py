@@ -1,8 +1,8 @@
 """A saved view of MLflow's chart page, which shows the lecture: accuracies, curves and large pictures side by side.
 
-MLflow's own arrangement prints all params of a run above each of its pictures, which leaves these no room. A saved view
-is a tag of the experiment whose value the page unpacks: JSON, deflated, in base64 (MLflow 3.17, button *Views*). There
-is one for each pair of classes.
+MLflow's own arrangement prints all params of a run above each picture, which leaves no room for the picture. MLflow
+keeps a saved view as a tag of the experiment: JSON, deflated, in base64 (MLflow 3.17, button *Views*). Each pair of
+classes has its own view.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import mlflow  # `make ui` only wants the address, and not to wait for this
+    import mlflow  # takes seconds, and `make ui` needs only the address
 
 BARS = ("test_accuracy", "train_accuracy", "seconds")
 CURVES = ("epoch/validation_accuracy", "epoch/train_accuracy", "epoch/validation_loss")
@@ -22,30 +22,30 @@ ANSWERS = ("results", "mistakes", "curves", "confusion", "reliability", "roc")
 
 
 def offer(client: mlflow.MlflowClient, experiment_id: str, class_names: list[str], dataset_digest: str) -> None:
-    """Save the view of these classes in an experiment, unless it has one: what a user made of it stays."""
+    """Save the view of these classes in an experiment, unless the experiment has it: a user's changes to it stay."""
     name = tag(class_names)
     if name not in client.get_experiment(experiment_id).tags:
         client.set_experiment_tag(experiment_id, name, value(class_names, f"tags.dataset_digest = '{dataset_digest}'"))
 
 
 def key(class_names: list[str]) -> str:
-    """What names the view in an address: `viewStateShareKey=car-or-truck`."""
+    """The name of the view in an address, as in `viewStateShareKey=car-or-truck`."""
     return "-or-".join(name.replace(" ", "-") for name in class_names)
 
 
 def address(experiment_id: str, class_names: list[str] | None, server: str = "http://127.0.0.1:5000") -> str:
-    """Where the view of these classes is, or with None the chart page as MLflow arranges it."""
+    """The address of the view of these classes; with None, of the chart page in MLflow's own arrangement."""
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     return page if class_names is None else f"{page}&viewStateShareKey={key(class_names)}"
 
 
 def tag(class_names: list[str]) -> str:
-    """The tag that holds the view."""
+    """The name of the tag that holds the view."""
     return f"mlflow.sharedViewState.{key(class_names)}"
 
 
 def value(class_names: list[str], runs: str) -> str:
-    """What the tag holds: the view of the runs that MLflow finds by the search `runs`."""
+    """The value of the tag: the view of the runs that MLflow's search `runs` returns."""
     maps = [f"response_maps_{name}" for name in class_names]
     charts = [_chart("Accuracy", "BAR", metricKey=name, displayName=name) for name in BARS]
     charts += [
@@ -62,7 +62,7 @@ def value(class_names: list[str], runs: str) -> str:
         _section("Learning", columns=3, cardHeight=360),
         _section("Filters and response maps", columns=1, cardHeight=430),
         _section("Answers", columns=1, cardHeight=640),
-        # MLflow's own sections, which take what else a run has, closed and at the end.
+        # MLflow's own sections show everything else of a run. They are closed and at the end.
         *(_section(name, display=False, isGenerated=True) for name in ("Model metrics", "System metrics", "epoch")),
     ]
     state = {

@@ -1,4 +1,4 @@
-"""MLflow's client, ready to use, and what every run is marked with."""
+"""MLflow's client, ready to use, and the tags and colours of runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.tracking.store import FOLDER_TAG, follow_the_folder, is_local, rep
 
 COLOR_TAG = "mlflow.runColor"
 RUN_COLORS = (*SERIES, "#882255", "#777777")
-"""The colours of runs in MLflow's charts, in turn: MLflow itself draws one by lot, and two runs may look alike."""
+"""The colours of runs in MLflow's charts, in turn. MLflow itself picks a random colour, and two runs may look alike."""
 
 DESCRIPTION = """Three representations of images, as in the lecture: raw pixels (`baseline`), learned filters (`cnn-*`),
-transferred features (`transfer`). *Runs*, then the chart view, shows accuracies and pictures side by side."""
+transferred features (`transfer`). The chart view under *Runs* shows accuracies and pictures side by side."""
 
 
 def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
-    """Point MLflow at its store and make the experiment where it is missing; returns a client and the experiment's id.
+    """Point MLflow at its store and create a missing experiment. Returns a client and the experiment's id.
 
     Raises:
         PipelineError: the store cannot be used; the message says what to do.
@@ -31,7 +31,7 @@ def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
     for chatty in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     for name, value in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")):
-        os.environ.setdefault(name, value)  # a server that is down must not be waited for, for minutes, at each call
+        os.environ.setdefault(name, value)  # by default each call waits minutes for a server that is down
     follow_the_folder()
     root = repository()
     uri = tracking_uri()
@@ -47,24 +47,24 @@ def connect(experiment: str) -> tuple[mlflow.MlflowClient, str]:
                 tags = {"mlflow.note.content": DESCRIPTION} | ({FOLDER_TAG: str(root)} if is_local() else {})
                 location = str(root / "mlruns") if is_local() else None
                 return client, client.create_experiment(experiment, location, tags)
-        except Exception as error:  # SQLAlchemy's, requests' and MLflow's own
+        except Exception as error:  # errors of SQLAlchemy, requests and MLflow
             raise PipelineError(f"MLflow at {uri} cannot be used: {first_line(error)}{_advice(error, uri)}") from None
     if known.lifecycle_stage == "deleted":
         raise PipelineError(
             f"MLflow's experiment {experiment} was deleted: `mlflow experiments restore -x {known.experiment_id}` "
-            "brings it back; trainings to come may go into another (tracking.experiment in params.yaml)"
+            "brings it back; tracking.experiment in params.yaml can name another one for later trainings"
         )
     if is_local() and (made_in := known.tags.get(FOLDER_TAG, str(root))) != str(root):
         raise PipelineError(
-            f"mlflow.db was made in {made_in}. Its tables have a version that was never tried, so its paths are not "
-            "rewritten: move the folder back, or type `mv mlflow.db mlflow-moved.db && make sync`, which makes another "
-            "one from the results"
+            f"mlflow.db was made in {made_in}. Its tables have an unknown version, so the paths in it were not "
+            "rewritten: move the folder back, or type `mv mlflow.db mlflow-moved.db && make sync` to make a new one "
+            "from the results"
         )
     return client, str(known.experiment_id)
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong in one line; for a failed request the network's own words, not those of the layers above it."""
+    """The message of an error in one line. For a failed request it is the network's message, which came first."""
     if isinstance(error, PipelineError):
         return str(error)
     root = error
@@ -76,21 +76,21 @@ def first_line(error: BaseException) -> str:
 
 
 def _advice(error: Exception, uri: str) -> str:
-    """What to do about the two faults that a local database comes to."""
+    """Advice for the two faults that a local database can have: an old schema and a damaged file."""
     if "schema" in str(error):
-        return f"; keep a copy of it, then `mlflow db upgrade {uri}`"
+        return f"; keep a copy of it, then type `mlflow db upgrade {uri}`"
     if "malformed" in str(error) or "not a database" in str(error):
-        return "; move it away, and `make sync` makes another from the results"
+        return "; move it away, and `make sync` makes a new one from the results"
     return ""
 
 
 def end_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> None:
-    """Mark the runs as killed whose process on this machine has ended: after a SIGKILL nobody else can."""
+    """Mark a run as killed if its process on this machine has ended. After a SIGKILL a process cannot do it itself."""
     criterion = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
     for run in client.search_runs([experiment_id], criterion):
         try:
             process = psutil.Process(int(run.data.tags["pid"]))
-            alive = process.create_time() * 1000 <= run.info.start_time  # else another process has its number
+            alive = process.create_time() * 1000 <= run.info.start_time  # a later process reuses the number
         except psutil.NoSuchProcess:
             alive = False
         if not alive:
@@ -98,7 +98,7 @@ def end_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 
 def process_tags() -> dict[str, str]:
-    """The tags by which `end_killed_runs` finds the process of a run."""
+    """The tags that name the process of a run, for `end_killed_runs`."""
     return {"host": platform.node(), "pid": str(os.getpid())}
 
 

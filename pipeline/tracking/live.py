@@ -1,6 +1,6 @@
-"""A training as a run in MLflow, visible while it trains: params, dataset, curves. The rest comes in by `sync`.
+"""A training as a live run in MLflow: params, dataset, curves. `sync` adds the rest at the end.
 
-What MLflow cannot take is said once: the training goes on without it, and `make sync` makes the run later.
+If MLflow fails, one warning is printed. The training goes on without MLflow, and `make sync` makes the run later.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pipeline.tracking.store import tracking_uri
 
 
 class Run:
-    """An open run: curves go in while the model trains."""
+    """An open run, which gets the points of its curves while the model trains."""
 
     def __init__(self, record: RunRecord) -> None:
         self.record, self.connected = record, True
 
     def attempt(self, action: Callable[[], object]) -> None:
-        """Do something in MLflow, unless that failed before."""
+        """Do something in MLflow, unless MLflow failed before. A failure prints a warning."""
         if not self.connected:
             return
         try:
@@ -44,7 +44,7 @@ class Run:
             where = "" if isinstance(error, PipelineError) else f"MLflow at {tracking_uri()}: "
             print(
                 f"warning: {where}{first_line(error)}\n"
-                "warning: the training goes on without it; `make sync` brings its run in later",
+                "warning: the training goes on without it; `make sync` adds its run later",
                 flush=True,
             )
 
@@ -54,7 +54,7 @@ class Run:
 
 
 def watch_by(params: TrackingParams) -> Watch:
-    """What `learn` is watched by: MLflow, under these params."""
+    """The `Watch` that shows a training in MLflow, with these params."""
 
     @contextmanager
     def watch(beginning: Beginning) -> Iterator[Callable[[Epoch], None]]:
@@ -66,9 +66,9 @@ def watch_by(params: TrackingParams) -> Watch:
 
 @contextmanager
 def track(beginning: Beginning, params: TrackingParams) -> Iterator[Run]:
-    """Open a run; leave run.json in the result folder at the end.
+    """Open a run, and write run.json into the result folder at the end.
 
-    The run is marked as failed when the block raises, and as killed when it is interrupted.
+    The run is marked as failed if the block raises, and as killed if the block is interrupted.
     """
     tags = {"stage": beginning.name.partition("-")[0], "dataset_digest": beginning.dataset.digest}
     tags |= {"params_digest": digest_of(beginning.recipe), "device": beginning.hardware}
@@ -87,15 +87,15 @@ def track(beginning: Beginning, params: TrackingParams) -> Iterator[Run]:
         status = "KILLED"
         raise
     finally:
-        # Where MLflow failed in the middle, its run stays half-written: `make sync` puts a whole one in its place.
+        # If MLflow failed in the middle, its run stays incomplete, and `make sync` replaces it by a complete one.
         run.attempt(lambda: mlflow.end_run(status))
-        if not run.connected:  # left to itself, MLflow would call it finished when the process ends
+        if not run.connected:  # MLflow itself would mark the run as finished when the process ends
             with suppress(Exception):
                 mlflow.end_run("FAILED")
 
 
 def _start(run: Run, beginning: Beginning, params: TrackingParams) -> None:
-    """Open the run in MLflow, with all that is known before the first epoch."""
+    """Open the run in MLflow, with everything that is known before the first epoch."""
     client, experiment_id = connect(params.experiment)
     end_killed_runs(client, experiment_id)
     digest, class_names = beginning.dataset.digest, beginning.dataset.class_names
@@ -116,7 +116,7 @@ def _start(run: Run, beginning: Beginning, params: TrackingParams) -> None:
 
 
 def _milliseconds() -> int:
-    """The time, as MLflow counts it."""
+    """The time in milliseconds since 1970, as MLflow counts it."""
     return time.time_ns() // 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""A result goes into its run: everything but the live curves, always by this code, after a training and in a repair."""
+"""Writing a result into its run in MLflow, after a training and in a repair. `live` writes the live curves."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from pipeline.tracking.store import DESCRIPTION_TEMPLATE, artifacts, pictures, p
 
 
 def publish(client: mlflow.MlflowClient, run_id: str, result: Result, record: RunRecord) -> None:
-    """Put metrics, description, files and pictures of a result into a run, in place of what was there.
+    """Put metrics, description, files and pictures of a result into a run, in place of older ones.
 
-    The tags `published_digest` and `result_digest`, written last, say that the run is whole.
+    The tags `published_digest` and `result_digest` mark the run as complete, so they are written last.
     """
     values = {name: value for name, value in measure(result).model_dump().items() if value is not None}
     timestamp = time.time_ns() // 1_000_000  # MLflow shows the newest value of a metric
@@ -43,7 +43,7 @@ def publish(client: mlflow.MlflowClient, run_id: str, result: Result, record: Ru
 
 
 def log_files(client: mlflow.MlflowClient, run_id: str, result: Result, names: set[str]) -> None:
-    """Put files of a result into a run: those `names` of `store.run_files`."""
+    """Put files of a result into a run. `names` are the names of these files in `store.run_files`."""
     for name, path in artifacts(result.folder).items():
         if name == "metrics.json" and name in names:  # its file here has the model's name
             client.log_text(run_id, path.read_text(), name)
@@ -56,7 +56,7 @@ def log_files(client: mlflow.MlflowClient, run_id: str, result: Result, names: s
 
 
 def log_training(client: mlflow.MlflowClient, run_id: str, result: Result, record: RunRecord) -> None:
-    """Put params, dataset and curves into a run that was not there while the model trained."""
+    """Put params, dataset and curves into a run that did not exist while the model trained."""
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flat(result.card.recipe).items()])
     dataset = describe_dataset(result.card.dataset_digest, result.card.class_names)
     training = DatasetInput(Dataset(**dataset.to_dict()), [InputTag("mlflow.data.context", "training")])
@@ -69,19 +69,19 @@ def log_training(client: mlflow.MlflowClient, run_id: str, result: Result, recor
         for epoch, timestamp in zip(epochs, ended, strict=True)
         for name, value in curve_points(epoch).items()
     ]
-    for start in range(0, len(points), 1000):  # what MLflow takes at once
+    for start in range(0, len(points), 1000):  # MLflow's limit per call
         client.log_batch(run_id, metrics=points[start : start + 1000])
 
 
 def describe(result: Result) -> str:
-    """A run's description in Markdown: its line of the leaderboard, and the lecture's figure where there is one."""
+    """A run's description in Markdown: its line of the leaderboard, and the lecture's figures if it has any."""
     lecture = known_facts.lecture_of(result.name, result.card.classes)
     curves = len(result.history) > 0
     return render(DESCRIPTION_TEMPLATE, card=result.card, metrics=measure(result), lecture=lecture, curves=curves)
 
 
 def describe_dataset(digest: str, class_names: list[str]) -> MlflowDataset:
-    """The dataset as a run's input. MLflow keeps 36 characters of a digest; a tag has the whole."""
+    """The dataset as a run's input. MLflow keeps 36 characters of a digest; a tag of the run has the whole digest."""
     schema = Schema(
         [TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images"), TensorSpec(np.dtype("int64"), (-1,), "labels")]
     )
@@ -91,7 +91,7 @@ def describe_dataset(digest: str, class_names: list[str]) -> MlflowDataset:
 
 
 def curve_points(epoch: Epoch) -> dict[str, float]:
-    """The values of one epoch by the names of their curves."""
+    """The values of one epoch, by the names of their curves."""
     values = {name: value for name, value in asdict(epoch).items() if name != "epoch" and value is not None}
     return {f"epoch/{name}": value for name, value in values.items()}
 

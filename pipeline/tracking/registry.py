@@ -1,4 +1,4 @@
-"""The registered model of MLflow: each new champion is a version, the alias `champion` is on the one that is served."""
+"""MLflow's registered model. Each new champion becomes a version; the alias `champion` is on the served version."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from pipeline.tracking.store import REGISTERED_MODEL
 
 VERSION_TEMPLATE = Path(__file__).with_name("version.md")
 RUNTIME = ("numpy", "onnx", "onnxruntime")
-"""What a model server needs beside MLflow itself."""
+"""The packages that a model server needs beside MLflow."""
 
 
 SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images")]),
     outputs=Schema([TensorSpec(np.dtype("float32"), (-1,), "probability")]),
 )
-"""What the champion's ONNX file takes and gives."""
+"""The input and the output of the champion's ONNX file."""
 
 
 def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str, str]) -> str:
-    """Make the champion in models/champion a version of the registered model, unless it is one, and give it the alias.
+    """Make models/champion a version of the registered model, unless it is one already, and put the alias on it.
 
     Args:
-        experiment_id: where the model is logged.
+        experiment_id: the experiment that the model is logged in.
         run_ids: the run of each result, by the SHA-256 of its weights.
 
     Returns:
-        What was done, in words.
+        A sentence about what was done.
 
     Raises:
         PipelineError: the packaged model is missing or damaged.
@@ -46,7 +46,7 @@ def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str,
     card = read_json(CHAMPION / "card.json")
     sha256 = card["files"]["model.onnx"]["sha256"]
     if not (CHAMPION / "model.onnx").exists() or sha256_of(CHAMPION / "model.onnx") != sha256:
-        raise PipelineError(f"{CHAMPION}/model.onnx is missing, or not that of its card.json: run `dvc repro`")
+        raise PipelineError(f"{CHAMPION}/model.onnx is missing, or differs from its card.json: run `dvc repro`")
     registered = client.search_registered_models(f"name = '{REGISTERED_MODEL}'")
     if not registered:
         client.create_registered_model(
@@ -66,14 +66,14 @@ def register(client: mlflow.MlflowClient, experiment_id: str, run_ids: dict[str,
         client.set_registered_model_alias(REGISTERED_MODEL, "previous", served)
     client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
     before = f", `previous` on version {served}" if replaced else ""
-    if lost:  # only now, so that the alias was on some version all the time
+    if lost:  # deleted last, so that the alias is always on a version
         client.delete_model_version(REGISTERED_MODEL, lost)
-        before += f"; version {lost}, whose files were lost, is deleted"
+        before += f"; version {lost} was deleted, because its files were lost"
     return f"registered model {REGISTERED_MODEL}: `champion` is on version {version}, {card['name']}{before}"
 
 
 def _version_of(sha256: str, client: mlflow.MlflowClient) -> str | None:
-    """The version of this ONNX file, its newest if there are several."""
+    """The newest version with this ONNX file; None if no version has it."""
     versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
     for version in sorted(versions, key=lambda version: int(version.version), reverse=True):
         if _sha256_of_version(version.version, client) == sha256:
@@ -88,14 +88,14 @@ def _sha256_of_version(version: str, client: mlflow.MlflowClient) -> str | None:
 
 
 def _has_files(version: str, client: mlflow.MlflowClient) -> bool:
-    """Whether the files of a version are still where it says."""
+    """Whether the files of a version still exist."""
     model_id = str(client.get_model_version(REGISTERED_MODEL, version).source).removeprefix("models:/")
     return "MLmodel" in {item.path for item in client.list_logged_model_artifacts(model_id)}
 
 
 def _new_version(client: mlflow.MlflowClient, experiment_id: str, card: dict[str, Any], run_id: str | None) -> str:
     """Log the ONNX file as a model of its run and register it."""
-    logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)  # it would tell of every upload
+    logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)  # it would print a line for every upload
     mlflow.set_experiment(experiment_id=experiment_id)
     info = Model.log(
         artifact_path=None,
@@ -115,7 +115,7 @@ def _new_version(client: mlflow.MlflowClient, experiment_id: str, card: dict[str
         REGISTERED_MODEL,
         source=info.model_uri,
         run_id=run_id,
-        model_id=info.model_id,  # a server takes no version without it
+        model_id=info.model_id,  # a server refuses a version without it
         tags=tags | {"model": card["name"]},
         description=render(VERSION_TEMPLATE, card=card),
     )

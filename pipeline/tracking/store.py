@@ -1,10 +1,10 @@
-"""Where MLflow keeps its runs, and a look into the local database without importing MLflow, which takes four seconds.
+"""The place of MLflow's runs, and a look into the local database without importing MLflow, which takes four seconds.
 
-The database and the artifacts lie in the repository (`mlflow.db`, `mlruns/`), also for DVC's experiments in other
-folders, so that a bare `mlflow ui` there shows everything; `MLFLOW_TRACKING_URI` is honoured where it is set.
+The database and the artifacts lie in the repository (`mlflow.db`, `mlruns/`), even for DVC's experiments in other
+folders. So a plain `mlflow ui` in the repository shows everything. If `MLFLOW_TRACKING_URI` is set, it is used instead.
 
-MLflow's own tables are read and written only at a revision of their schema on which this was tried. At any other
-revision MLflow's client answers, or the user is told what to do.
+MLflow's own tables are read and written here only at a tested revision of their schema. At any other revision MLflow's
+client answers, or a message tells the user what to do.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pipeline.base.files import REPORTS, digest_of, sha256_of
+from pipeline.base.files import FIGURES, METRICS, digest_of, sha256_of
 
 KNOWN_REVISIONS = frozenset({"dc11669786a5"})
-"""Of MLflow's tables, as `alembic_version` names them: MLflow 3.17."""
+"""The tested revisions of MLflow's tables, as `alembic_version` names them: MLflow 3.17."""
 
 REGISTERED_MODEL = "car-or-truck"
 FOLDER_TAG = "repository"
-"""Tag of an experiment in the local database: the folder that its artifact locations start with."""
+"""The tag of an experiment in the local database that holds the folder at the start of its artifact locations."""
 
 RESULT_FILES = ("card.json", "predictions.parquet", "history.csv")
-"""The files of a result folder that are artifacts of its run."""
+"""The files of a result folder that become artifacts of its run."""
 
 DESCRIPTION_TEMPLATE = Path(__file__).with_name("run.md")
 BEFORE_TRAINING = "-epoch-0"
-"""The end of a picture's name that shows what another picture shows, but before the training."""
+"""The end of a picture's name: NAME-epoch-0 shows the same as NAME before the training."""
 
 STORED_LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -39,22 +39,22 @@ STORED_LOCATIONS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Where MLflow's database holds absolute paths: table and column."""
+"""The tables and columns of MLflow's database that hold absolute paths."""
 
 
 class UnknownSchema(Exception):
-    """The local database is missing, or its tables have a revision that was never tried."""
+    """The local database is missing or damaged, or its tables have a revision that was not tested."""
 
 
 def repository() -> Path:
-    """The repository; DVC names it by `DVC_ROOT` to a stage that runs in a copy of it."""
+    """The folder of the repository. If a stage runs in a copy of it, DVC gives the original folder in `DVC_ROOT`."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
 def tracking_uri() -> str:
-    """Where runs go."""
+    """The address of the MLflow store that runs go into."""
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    # `sqlite:///mlflow.db`, MLflow's own default, means the repository's database, also in a copy that DVC works in.
+    # `sqlite:///mlflow.db`, MLflow's own default, means the repository's database, even in a copy that DVC works in.
     path = given.removeprefix("sqlite:///")
     names_own = given.startswith("sqlite:///") and (repository() / path).resolve() == repository() / "mlflow.db"
     return _own_uri() if names_own or not given else given
@@ -62,15 +62,15 @@ def tracking_uri() -> str:
 
 def is_local() -> bool:
     """Whether runs go into the repository's own database."""
-    # MLflow sets the variable by itself, once it was told where.
+    # The address is compared, because MLflow itself sets the variable after `set_tracking_uri`.
     return tracking_uri() == _own_uri()
 
 
 def experiment(name: str) -> tuple[str, set[str]] | None:
-    """The id of an experiment in the local database and the keys of its tags; None where there is no such experiment.
+    """The id of an experiment in the local database and the keys of its tags; None if the experiment does not exist.
 
     Raises:
-        UnknownSchema: the tables cannot be read here; MLflow's client can tell.
+        UnknownSchema: the tables cannot be read here; MLflow's client must be asked.
     """
     with _database() as database:
         row = database.execute("select experiment_id from experiments where name = ?", (name,)).fetchone()
@@ -84,10 +84,10 @@ def _own_uri() -> str:
 
 @contextmanager
 def _database() -> Iterator[sqlite3.Connection]:
-    """The local database, if its tables are known; changes are kept when the block ends well.
+    """Open the local database if its revision was tested. Changes are committed when the block succeeds.
 
     Raises:
-        UnknownSchema: it is missing, damaged, or has tables of another revision.
+        UnknownSchema: the database is missing or damaged, or its tables have another revision.
     """
     path = repository() / "mlflow.db"
     try:
@@ -97,20 +97,20 @@ def _database() -> Iterator[sqlite3.Connection]:
         ):
             revisions = {revision for (revision,) in connection.execute("select version_num from alembic_version")}
             if not revisions or not revisions <= KNOWN_REVISIONS:
-                raise UnknownSchema(f"{path} has the schema {', '.join(revisions) or 'of no revision'}")
+                raise UnknownSchema(f"{path} has the schema revision {', '.join(revisions) or 'none'}")
             yield connection
     except sqlite3.Error as error:
         raise UnknownSchema(f"{path}: {error}") from None
 
 
 def follow_the_folder() -> bool:
-    """Let a database that was moved or copied with its folder point at the artifacts where they lie today.
+    """Correct the paths of artifacts in a database that was moved or copied with its folder.
 
-    MLflow stores absolute paths, and has no command for this. Tables that are not known are left alone: then `connect`
-    tells the user what to do.
+    MLflow stores absolute paths and has no command to change them. Tables of another revision are left alone; then
+    `connect` tells the user what to do.
 
     Returns:
-        Whether anything had to be changed.
+        Whether anything was changed.
     """
     if not (is_local() and (repository() / "mlflow.db").exists()):
         return False
@@ -122,7 +122,7 @@ def follow_the_folder() -> bool:
                 if old == new:
                     continue
                 for table, column in STORED_LOCATIONS:
-                    # The names are ours, the values are bound.
+                    # Table and column are constants of this file; the values are bound.
                     statement = f"update {table} set {column} = ? || substr({column}, ?) where instr({column}, ?) = 1"  # noqa: S608
                     database.execute(statement, (f"{new}/mlruns", len(f"{old}/mlruns") + 1, f"{old}/mlruns"))
                 database.execute("update experiment_tags set value = ? where key = ?", (new, FOLDER_TAG))
@@ -133,12 +133,12 @@ def follow_the_folder() -> bool:
 
 
 def pictures(name: str) -> dict[tuple[str, int], Path]:
-    """The figures of a model by name and step in a run's image grid.
+    """The figures of a model, by name and step in a run's image grid.
 
-    The step is 0. What is shown before and after the training has the steps 0 and 1, so that one slider serves all
-    runs.
+    The step is 0. Two pictures from before and after the training share a name and have the steps 0 and 1, so that one
+    slider serves all runs.
     """
-    paths = {path.stem: path for path in sorted((REPORTS / "figures" / name).glob("*.png"))}
+    paths = {path.stem: path for path in sorted((FIGURES / name).glob("*.png"))}
     return {
         (stem.removesuffix(BEFORE_TRAINING), int(f"{stem}{BEFORE_TRAINING}" in paths)): path
         for stem, path in paths.items()
@@ -146,31 +146,26 @@ def pictures(name: str) -> dict[tuple[str, int], Path]:
 
 
 def artifacts(folder: Path) -> dict[str, Path]:
-    """The files that the run of a result folder has as artifacts, beside its image grid: artifact -> file here."""
+    """The artifacts of a result's run, except its image grid: artifact -> local file."""
     own = {name: folder / name for name in RESULT_FILES}
     drawn = {f"figures/{path.name}": path for path in pictures(folder.name).values()}
-    return own | {"metrics.json": metrics_file(folder.name)} | drawn
-
-
-def metrics_file(name: str) -> Path:
-    """The metrics of a model, as the stage `evaluate` writes them."""
-    return REPORTS / "metrics" / f"{name}.json"
+    return own | {"metrics.json": METRICS / f"{folder.name}.json"} | drawn
 
 
 def run_files(folder: Path) -> set[str]:
-    """What a whole run of a result folder has; a picture of the image grid is `images/NAME+step+STEP`."""
+    """The names of all files in a complete run of a result; a picture of the image grid is `images/NAME+step+STEP`."""
     return set(artifacts(folder)) | {f"images/{name}+step+{step}" for name, step in pictures(folder.name)}
 
 
 def published_digest(folder: Path) -> str:
-    """SHA-256 over what a run shows about its result: metrics, pictures, the template of its description."""
-    shown = [metrics_file(folder.name), *pictures(folder.name).values()]
+    """SHA-256 over everything that a run shows of its result: metrics, pictures, the template of the description."""
+    shown = [METRICS / f"{folder.name}.json", *pictures(folder.name).values()]
     digests = {str(path): sha256_of(path) for path in shown if path.exists()}
     return digest_of(digests | {DESCRIPTION_TEMPLATE.name: sha256_of(DESCRIPTION_TEMPLATE)})
 
 
 def named_as_run_files(names: Iterable[str]) -> set[str]:
-    """Artifacts of a run as `run_files` names them: MLflow adds time, number and thumbnail to a picture of the grid."""
+    """Artifacts of a run by their names in `run_files`. MLflow adds time, number and thumbnail to a grid picture."""
     return {path.partition("+timestamp")[0] for path in names if not path.endswith(".webp")}
 
 
@@ -180,14 +175,15 @@ def _files_in(location: str) -> set[str]:
 
 
 def holds(folders: dict[str, Path], champion_sha256: str | None) -> bool:
-    """Whether the local database surely has a finished, whole run of each result, and the champion under its alias.
+    """Whether the local database certainly has a complete run of each result, and the champion under its alias.
 
     Args:
-        folders: of the results, by `result_digest`.
-        champion_sha256: of the champion's ONNX file; None where there is none.
+        folders: the result folders, by `result_digest`.
+        champion_sha256: the SHA-256 of the champion's ONNX file; None without a champion.
 
     Returns:
-        False also where a run was deleted or is still going, or where it cannot be told: then MLflow's client can.
+        False also if a run was deleted or is still running, or if the database cannot be read here. Then MLflow's
+        client must be asked.
     """
     if not is_local():
         return False

@@ -46,7 +46,7 @@ class TransferNet(Classifier):
         self.backbone: Backbone = build_backbone(backbone, pretrained=pretrained)
         self.logit = nn.Linear(self.backbone.features, 1)
         self.register_buffer("enlarge", bicubic(resolution), persistent=False)
-        # The same for rows of 32 pixels whose three channels lie side by side.
+        # The same enlargement for rows of 32 pixels whose three channels lie side by side.
         self.register_buffer("enlarge_rows", torch.kron(bicubic(resolution), torch.eye(3)).T, persistent=False)
         self.to(memory_format=torch.channels_last)
 
@@ -55,7 +55,7 @@ class TransferNet(Classifier):
         return self.backbone.first_filters()
 
     def response_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """What four of the backbone's blocks answer, from the first to the last: name -> float32 `[N, C, H, W]`."""
+        """The response maps of four of the backbone's blocks, first to last: name -> float32 `[N, C, H, W]`."""
         answers: list[Tensor] = []
         keep = [
             block.register_forward_hook(lambda _, __, answer: answers.append(answer))
@@ -91,24 +91,22 @@ class TransferNet(Classifier):
 
 
 def bicubic(side: int) -> Tensor:
-    """The matrix float32 `[side, 32]` that enlarges 32 pixels to `side`, as torch's bicubic interpolation does.
+    """The matrix float32 `[side, 32]` that enlarges 32 pixels to `side` by torch's bicubic interpolation.
 
-    Enlarging is linear: two matrix products give the same picture in a fifth of the time.
+    The interpolation is linear, so two matrix products give the same picture in a fifth of the time.
     """
     return F.interpolate(torch.eye(32)[None, None], size=(side, 32), mode="bicubic", align_corners=False)[0, 0]
 
 
 HEAD_RATE_FACTOR = 2.0
-"""The new head learns faster than the pretrained layers below it."""
+"""The factor on the head's learning rate: a new head must learn faster than the pretrained layers below it."""
 
 
 def fit_head(model: TransferNet, params: TransferParams, job: Job) -> None:
-    """Step 1: all convolutional layers are frozen, so their features are computed once; a logistic regression on these
-    is the head.
-    """
+    """Step 1: fit the head as a logistic regression on the features of frozen layers, which are computed only once."""
     features = in_batches(model.features, job.images("train").numpy(), job.device)
     center, scale = features.mean(0), features.std(0) + 1e-6
-    # scikit-learn's C weighs the sum of the losses against ½‖w‖²; head_l2 weighs ½‖w‖² against their mean.
+    # scikit-learn's C weighs the sum of the losses against ½‖w‖². head_l2 weighs ½‖w‖² against the mean of the losses.
     regression = LogisticRegression(C=1 / (params.head_l2 * len(features)), max_iter=1000, solver="newton-cholesky")
     regression.fit((features - center) / scale, job.labels("train").numpy())
     weight = regression.coef_[0] / scale
@@ -119,21 +117,21 @@ def fit_head(model: TransferNet, params: TransferParams, job: Job) -> None:
 
 
 def frozen_answers(model: TransferNet, job: Job) -> dict[Split, NDArray[Any]]:
-    """What the head on frozen layers says about validation and test images: logits float32 `[n]` of each split.
+    """The logits of the head on frozen layers for the validation and the test images, float32 `[n]` for each split.
 
-    The model answers as a whole, just as the fine-tuned one will.
+    The whole model computes them, exactly as it does after fine-tuning.
     """
     splits: tuple[Split, ...] = ("validation", "test")
     return {split: predict_logits(model, job.images(split).numpy(), job.device) for split in splits}
 
 
 def train(params: TransferParams, job: Job) -> Trained:
-    """Fit a new head on frozen layers, then fine-tune all but the depthwise layers from there."""
+    """Fit a new head on frozen layers, then fine-tune the head and the layers that `parameter_groups` chooses."""
     start = time.perf_counter()
     model = TransferNet(params.backbone, params.resolution, pretrained=True, mirror=params.mirror).to(job.device).eval()
     pretrained = digest_of_weights(model.backbone)
     frozen: dict[Split, NDArray[Any]] = {}
-    if processes.rank() == 0:  # the other processes take over its head when they train
+    if processes.rank() == 0:  # the other processes get this head when `fit` starts
         fit_head(model, params, job)
         frozen = frozen_answers(model, job)
         print("fitted a new head on frozen layers", flush=True)
@@ -145,9 +143,10 @@ def train(params: TransferParams, job: Job) -> Trained:
 
 
 def parameter_groups(model: TransferNet, params: TransferParams) -> list[dict[str, Any]]:
-    """The head, and the blocks above the frozen ones without their depthwise convolutions.
+    """The weights to train: the head, and the blocks above the frozen ones without their depthwise convolutions.
 
-    These hold 6 % of EfficientNet-Lite0's weights, and their gradient has no fast kernel on a CPU: docs/training.md.
+    Depthwise convolutions hold 6 % of EfficientNet-Lite0's weights, and a CPU has no fast kernel for their gradient
+    (docs/training.md).
     """
     for layer in [*model.backbone.blocks()[: params.frozen_blocks], *model.backbone.depthwise_convolutions()]:
         layer.requires_grad_(False)
@@ -164,7 +163,7 @@ def title(params: TransferParams) -> str:
 
 
 def check(params: TransferParams) -> None:
-    """Refuse a backbone that is not there, or that takes no such images."""
+    """Refuse a backbone that does not exist, or that does not take images of this size."""
     check_backbone(params.backbone, params.resolution, params.frozen_blocks)
 
 

