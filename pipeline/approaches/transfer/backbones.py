@@ -30,7 +30,7 @@ class Backbone(nn.Module):
     """A network without its classifier: normalised pixels `[N, 3, H, W]` -> features `[N, F]`.
 
     BatchNorm is folded into the convolutions before it, with its ImageNet statistics. The function stays the same, but
-    needs fewer passes over memory (a third of the training time on a CPU). Fine-tuning cannot change the statistics.
+    needs fewer passes over memory, which makes training on a CPU faster. Fine-tuning cannot change the statistics.
 
     Attributes:
         turned: whether the kernels are turned by 180°, so that the pixels must be turned too.
