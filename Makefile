@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving readme cat-dog lite2 hooks audit lock
+.PHONY: help setup repro verify test test-slow lint types ui sync serve sweep seeds ablation bench-training bench-serving bench-rerun readme cat-dog lite2 hooks audit lock
 
 help:  ## list the tasks
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-training: setup  ## the lecture's network here against Keras -> benchmarks
 
 bench-serving: setup  ## the service against mlflow's, a bare handler and ONNX Runtime -> benchmarks/serving.md
 	python -m benchmarks.serving
+
+bench-rerun: setup  ## what a change runs again, and how long it takes -> docs/how-it-works.md
+	python -m benchmarks.rerun
 
 readme: setup  ## copy leaderboard and pictures of the results into README.md and docs/pictures
 	python -m tools.readme

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from pipeline.base.files import sha256_of
 from tests.archives import ARCHIVES, download_params, make_batches, running_server, source
@@ -101,8 +102,27 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory):
-    """A repository after its first `dvc repro`; a test that changes it must change it back."""
-    repository = Repository(copy_of_repository(tmp_path_factory.mktemp("repository")))
+    """A repository after its first `dvc repro`; a test that changes it must change it back.
+
+    It is made once, by whoever needs it first; each module of tests gets a copy.
+    """
+    workers_share = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        workers_share = workers_share.parent
+    original, output = workers_share / "reproduced", workers_share / "reproduced.txt"
+    with FileLock(workers_share / "reproduced.lock"):
+        if not output.exists():
+            shutil.rmtree(original, ignore_errors=True)
+            output.write_text(_reproduce(Repository(copy_of_repository(original))))
+    repository = Repository(tmp_path_factory.mktemp("copy") / "repository")
+    shutil.copytree(original, repository.folder, symlinks=True)
+    repository.output = output.read_text()
+    repository.run("python", "-m", "pipeline.stages.sync")  # MLflow's paths follow the folder
+    return repository
+
+
+def _reproduce(repository: Repository) -> str:
+    """Run the first `dvc repro` on small data; returns what it printed."""
     for leftover in ("dvc.lock", "models", "reports"):
         path = repository.folder / leftover
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -111,5 +131,4 @@ def reproduced(tmp_path_factory):
         (repository.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         for command in ("init -q", "add -A", "commit -qm first"):
             repository.git(command)
-        repository.output = repository.run("dvc", "repro").stdout
-    return repository
+        return repository.run("dvc", "repro").stdout

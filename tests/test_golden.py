@@ -55,3 +55,8 @@ def test_the_first_losses_are_the_golden_ones(recipe, params, dataset, tmp_path,
         FILE.write_text(json.dumps(golden | {recipe: [round(loss, 6) for loss in losses]}, indent=1) + "\n")
         pytest.skip(f"{FILE.name} has new losses of {recipe}")
     assert losses == pytest.approx(golden[recipe], rel=RELATIVE, abs=ABSOLUTE)
+
+
+def test_every_recipe_has_golden_losses(params):
+    trained_by_the_loop = {name for name, model in approaches.models(params).items() if model.training}
+    assert json.loads(FILE.read_text()).keys() == trained_by_the_loop

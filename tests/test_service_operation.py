@@ -77,6 +77,8 @@ def test_limits_are_set_by_the_environment(start):
         assert codes(large) == (422, "image_too_large")
         assert codes(middle, middle) == (413, "too_many_pixels")
         assert codes(bytes(200_000)) == (413, "body_too_large")
+        health = requests.get(f"{serving.url}/readyz", data=bytes(200_000))
+        assert health.status_code == 200, "health checks are never refused"
 
 
 def test_the_bodies_of_all_requests_together_have_a_limit_and_leave_the_memory(start):
@@ -147,13 +149,13 @@ def test_too_many_requests_at_a_time_are_refused_with_a_time_to_try_again(start)
         clients = [threading.Thread(target=send) for _ in range(6)]
         for client in clients:
             client.start()
-        for client in clients:
-            client.join()
+        while any(client.is_alive() for client in clients):
+            assert requests.get(f"{serving.url}/readyz").status_code == 200, "health checks are never refused"
+            time.sleep(0.05)
         refused = [answer for answer in answers if answer.status_code == 429]
         assert any(answer.status_code == 200 for answer in answers)
         assert refused
         assert all(answer.headers["retry-after"] == "1" for answer in refused)
-        assert requests.get(f"{serving.url}/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(
