@@ -102,7 +102,7 @@ def test_a_run_page_shows_its_accuracy_and_dataset(ui):
     with open_page() as (page, seen):
         page.add_init_script(MLFLOW_WITHOUT_CHAT)
         page.goto(f"{ui}/#/experiments/{experiment(ui)}/runs/{run_ids(ui)['cnn-tuned']}?workflowType=machine_learning")
-        page.get_by_text("The lecture's CNN, tuned").first.wait_for(timeout=SECONDS)
+        page.get_by_text("The lecture's CNN, in colour").first.wait_for(timeout=SECONDS)
         page.get_by_text(re.compile("^car_truck")).first.wait_for(timeout=SECONDS)
         page.get_by_text("test_accuracy", exact=True).first.wait_for(timeout=SECONDS)
         screenshot(page, "mlflow-run")
@@ -198,7 +198,8 @@ def test_the_report_opens_by_itself(project, name, width, scheme):
         titles = page.get_by_role("heading", level=2).all_text_contents()
     assert not seen.errors
     assert not seen.foreign_requests
-    assert [title[0] for title in titles] == list("1234567")
+    assert [title[0] for title in titles] == list("123456")
+    assert titles[2:4] == ["3. Approach 1: least squares", "4. Approach 2: a convolutional network"]
     assert path.stat().st_size < 5_000_000
 
 

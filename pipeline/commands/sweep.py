@@ -35,7 +35,7 @@ from pipeline.learning.key import training_key
 from pipeline.learning.params import TrainingParams
 from pipeline.results.metrics import wilson
 from pipeline.tracking.connection import connect, end_killed_runs, first_line, process_tags
-from pipeline.tracking.publish import curve_points
+from pipeline.tracking.live import curve_points
 from pipeline.tracking.store import repository
 
 STORAGE = "sqlite:///.cache/sweeps.db"

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.dataset import Dataset as MlflowDataset
-from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
 from pipeline.learning.card import Epoch
@@ -22,6 +16,7 @@ from pipeline.results import known_facts
 from pipeline.results.metrics import measure
 from pipeline.results.result import Result, RunRecord
 from pipeline.results.templating import render
+from pipeline.tracking.live import curve_points, describe_dataset, flat
 from pipeline.tracking.store import DESCRIPTION_TEMPLATE, artifacts, pictures, published_digest, run_files
 
 
@@ -78,24 +73,3 @@ def describe(result: Result) -> str:
     lecture = known_facts.lecture_of(result.name, result.card.classes)
     curves = len(result.history) > 0
     return render(DESCRIPTION_TEMPLATE, card=result.card, metrics=measure(result), lecture=lecture, curves=curves)
-
-
-def describe_dataset(digest: str, class_names: list[str]) -> MlflowDataset:
-    """The dataset as a run's input. MLflow keeps 36 characters of a digest; a tag of the run has the whole digest."""
-    schema = Schema(
-        [TensorSpec(np.dtype("uint8"), (-1, 32, 32, 3), "images"), TensorSpec(np.dtype("int64"), (-1,), "labels")]
-    )
-    source = CodeDatasetSource(tags={"made_by": "dvc repro extract"})
-    name = "_".join(class_names)
-    return MetaDataset(source, name, digest[:36], schema)  # type: ignore[abstract]  # not at run time
-
-
-def curve_points(epoch: Epoch) -> dict[str, float]:
-    """The values of one epoch, by the names of their curves."""
-    values = {name: value for name, value in asdict(epoch).items() if name != "epoch" and value is not None}
-    return {f"epoch/{name}": value for name, value in values.items()}
-
-
-def flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Nested params under dotted names, as MLflow takes them."""
-    return {str(key): value for key, value in pd.json_normalize(recipe).iloc[0].items()}
