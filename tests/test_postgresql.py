@@ -18,7 +18,7 @@ from pipeline.tracking import connection as tracking
 from pipeline.tracking import sync
 from tests import projects
 from tests.mlflow_server import running_mlflow
-from tests.projects import MODELS, small_params, train_cnn, working_in
+from tests.projects import MODELS, small_params, retrain_cnn, working_in
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def test_training_into_it_shows_everything_and_sync_finds_nothing_to_do(project,
     client.delete_experiment(experiment_id)
     assert any("mlflow experiments restore" in line for line in _refusals())
     client.restore_experiment(experiment_id)
-    train_cnn(small_params())
+    retrain_cnn(small_params())
     assert not sync.sync(sync.result_folders())
     assert len(client.search_runs([experiment_id], "attributes.run_name = 'cnn-tuned'")) == 2
 

@@ -53,7 +53,7 @@ def curves(history: pd.DataFrame, name: str, *, smoothed: bool = False, narrow: 
         narrow: put the two charts one below the other instead of side by side.
     """
     figure = Figure(figsize=(3.8, 5.6) if narrow else (9, 3.6), layout="constrained")
-    title = (f"{name}, over the epochs: loss (binary cross-entropy)", "and share of right answers")
+    title = (f"{name}: loss (binary cross-entropy)", "and share of right answers over the epochs")
     figure.suptitle(("\n" if narrow else " ").join(title), fontsize=10 if narrow else 11)
     both = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
     for axes, quantity in zip(both, ("loss", "accuracy"), strict=True):
