@@ -18,7 +18,7 @@ from pipeline.tracking import connection as tracking
 from pipeline.tracking import sync
 from tests import projects
 from tests.mlflow_server import running_mlflow
-from tests.projects import MODELS, small_params, retrain_cnn, working_in
+from tests.projects import MODELS, retrain_cnn, small_params, working_in
 
 pytestmark = pytest.mark.slow
 
