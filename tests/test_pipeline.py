@@ -187,15 +187,6 @@ def test_verify_finds_predictions_that_the_model_does_not_make(reproduced):
     assert "FAILED models/cnn-lecture" in done.stdout
 
 
-def test_changing_one_section_runs_again_only_what_reads_it(reproduced):
-    with reproduced.left_as_it_was():
-        reproduced.change(transfer={"head_l2": 0.02})
-        done = reproduced.run("dvc", "repro")
-        assert set(stages_in(done.stdout)) == {
-            "check", "transfer", "evaluate", "draw", "compare", "package", "report", "sync"
-        }  # fmt: skip
-
-
 @pytest.mark.parametrize("format", ARCHIVES)
 def test_each_real_format_gives_the_same_records_through_dvc(reproduced, format):
     if format == "npm_package" and shutil.which("npm") is None:

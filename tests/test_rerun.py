@@ -122,6 +122,15 @@ def test_every_library_that_computes_is_in_the_lock_with_all_its_versions(tmp_pa
         locked_versions(tmp_path / "lock")
 
 
+def test_changing_one_section_runs_again_only_what_reads_it(reproduced):
+    with reproduced.left_as_it_was():
+        reproduced.change(transfer={"head_l2": 0.02})
+        done = reproduced.run("dvc", "repro")
+        assert set(re.findall(r"Running stage '([^']+)'", done.stdout)) == {
+            "check", "transfer", "evaluate", "draw", "compare", "package", "report", "sync"
+        }  # fmt: skip
+
+
 def test_another_message_of_the_service_packages_again_and_trains_nothing(reproduced):
     path = reproduced.folder / "serving/refusals.py"
     content = path.read_text()

@@ -4,14 +4,14 @@ set -euo pipefail
 cd -P "$(dirname "$0")/.."
 PATH=${PATH//"$PWD/.venv/bin:"/}  # a half-made .venv must not make the next one
 
-# DVC needs to be told where there is no git (an unpacked archive); the answer is this copy's own, not committed.
+# Without git (an unpacked archive) DVC needs this setting. It belongs to this copy and is not committed.
 if [ ! -e .git ] && ! grep -qs 'no_scm = true' .dvc/config.local; then
     printf '[core]\n    no_scm = true\n' >> .dvc/config.local
 elif [ -e .git ] && [ -e .dvc/config.local ]; then
     sed -i '/^ *no_scm = true$/d' .dvc/config.local
 fi
 
-# Of two at once the second waits, and then finds everything done.
+# If two set-ups run at once, the second one waits and then finds everything done.
 if command -v flock > /dev/null; then
     mkdir -p .cache
     exec 9> .cache/setup.lock
@@ -20,7 +20,7 @@ fi
 
 # The stamp is written last: an interrupted set-up starts over. A moved folder too: a .venv knows its own path.
 stamp="$(cat requirements.lock tools/setup.sh tools/environment.pth tools/plots_page.py | sha256sum | cut -c1-64) $PWD"
-same_python() {  # as the one that was asked for, if any was
+same_python() {  # the one that PYTHON names, if it names one
     [ -z "${PYTHON:-}" ] || [ "$("$PYTHON" --version 2>&1)" = "$(.venv/bin/python --version 2>&1)" ]
 }
 if [ "$(cat .venv/.stamp 2>/dev/null || true)" = "$stamp" ] && same_python; then
