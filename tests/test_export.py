@@ -15,6 +15,9 @@ from pipeline.approaches.transfer import TransferNet
 from pipeline.approaches.transfer.backbones import PACKAGED
 from pipeline.base.errors import PipelineError
 from pipeline.base.files import write_json
+from pipeline.learning import card
+from pipeline.learning.approach import Trained
+from pipeline.learning.learn import Beginning, write
 from pipeline.learning.predict import predict_logits
 from pipeline.packaging import export
 from pipeline.packaging.export import export_onnx, onnx_probabilities, package, prove
@@ -144,6 +147,16 @@ def test_a_result_without_validation_split_is_read_and_ranked(records, network, 
     document = leaderboard.build([result], dataset)
     assert document["chosen_by"] == "train_accuracy"
     leaderboard.write(document, in_tmp / "reports")
+
+
+def test_a_result_that_is_written_again_keeps_nothing_of_the_one_before(network, result, dataset):
+    optional = [result.folder / name for name in (card.FROZEN_PREDICTIONS, card.FIRST_FILTERS)]
+    for path in optional:
+        path.write_bytes(b"of the training before")
+    assert (result.folder / card.RUN).exists()
+    beginning = Beginning(result.name, "Some model", result.folder, {}, dataset, CPU, "a CPU", "float32")
+    write(beginning, "cnn", Trained(network, 1.0), seed=0)
+    assert not [path for path in (*optional, result.folder / card.RUN) if path.exists()]
 
 
 def test_a_result_makes_a_round_trip(result, dataset):
