@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
+import pytest
+
 from tests.conftest import ROOT
 
 CODE = [
@@ -42,8 +44,16 @@ def test_variables_say_what_they_hold():
     assert not unclear
 
 
-def test_a_sentence_that_must_be_read_twice_is_noticed():
-    for line in ('"""Of the steps before, the loss has told."""', "The body is no JSON", "# By what it is", "x. Of it"):
-        assert STUMBLED_OVER.search(line), line
-    for line in ("It is no longer there.", "Of course it is.", "a list of them"):
-        assert not STUMBLED_OVER.search(line), line
+@pytest.mark.parametrize(
+    "line", ['"""{} the steps before, the loss has told."""', "# {} it is named", "It ends. {} it"]
+)
+def test_a_sentence_that_must_be_read_twice_is_noticed(line):
+    """The words are put in here, so that no search for them finds this file."""
+    for word in ("O" + "f", "By" + " what"):
+        assert STUMBLED_OVER.search(line.format(word))
+    assert STUMBLED_OVER.search("The body is" + " no JSON")
+
+
+@pytest.mark.parametrize("line", ["It is no longer there.", "Of course it is.", "a list of them", "is not a list"])
+def test_a_plain_sentence_passes(line):
+    assert not STUMBLED_OVER.search(line)

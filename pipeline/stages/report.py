@@ -21,7 +21,7 @@ def main() -> None:
     networks = {result.name: approaches.rebuild(result.card, result.folder) for result in ranked}
     # `make ablation` writes the ablation. The page shows it only if it is about these classes and recipes.
     ablation = read_json(Path("benchmarks/ablation.json"), made_by="make ablation")
-    if not known_facts.apply_to(dataset.classes) or ablation["recipes"] != params.approaches["cnn"]:
+    if not known_facts.apply_to(dataset.classes) or ablation["recipes"] != params.approaches.get("cnn"):
         ablation = None
     page = report.build(ranked, networks, dataset, params, board, read_json(CHAMPION / "card.json"), ablation)
     path = REPORTS / "report.html"
